@@ -1,0 +1,130 @@
+"""Durable file operations: the one port through which onefold makes bytes survive power loss.
+
+Every operation that must survive (or must be seen to fail) is a *durable step* with a name. Crash tests set
+`observer` and are called before and after each step, in order; production leaves it None.
+
+Rules (INV-9): a file is synced before it gets its final name, its folder after; a failed sync is fatal and never
+retried, because the kernel may already have dropped the dirty pages (Rebello et al., ATC 2020).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from onefold.errors import DiskFailed, DiskFull
+
+__all__ = ["Moment", "durable_step", "make_folder", "publish", "publish_exclusive", "remove", "sync_folder", "write_synced"]
+
+Moment = Literal["before", "after"]
+
+observer: Callable[[str, Moment], None] | None = None
+"""Called as observer(step name, "before" | "after") around every durable step. Tests only."""
+
+_F_FULLFSYNC = 51  # macOS: fsync alone does not reach the platter (Apple, fcntl(2))
+
+
+@contextlib.contextmanager
+def durable_step(name: str) -> Iterator[None]:
+    """Mark the block as one durable step, for instance `with durable_step("duckdb.commit"): con.commit()`.
+
+    Raises whatever the block raises; an OSError becomes DiskFull or DiskFailed.
+    If killed inside: the step happened wholly or not at all as far as the wrapped operation promises it.
+    """
+    if observer is not None:
+        observer(name, "before")
+    try:
+        yield
+    except OSError as error:
+        raise _translate(name, error) from error
+    if observer is not None:
+        observer(name, "after")
+
+
+def sync_file(descriptor: int) -> None:
+    """Force a file's bytes to stable storage. Raises OSError; never call it again after a failure."""
+    if sys.platform == "darwin":
+        fcntl.fcntl(descriptor, _F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's entries (names made, renamed or removed in it) to stable storage."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        sync_file(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Create the folder and its missing parents durably; an existing one is fine."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+
+
+def write_synced(path: Path, chunks: Iterable[bytes | memoryview], *, step: str) -> int:
+    """Write a new file and sync its bytes (not its folder). Returns the size in bytes.
+
+    If killed inside: the file may be missing, partial or whole; give it a name that nobody trusts until `publish`.
+    Raises DiskFull, DiskFailed.
+    """
+    size = 0
+    with durable_step(step), path.open("xb", buffering=0) as file:
+        for chunk in chunks:
+            view = memoryview(chunk).cast("B")
+            while view:  # a raw write may be short
+                written = file.write(view)
+                size += written
+                view = view[written:]
+        sync_file(file.fileno())
+    return size
+
+
+def publish(temporary: Path, final: Path, *, step: str) -> None:
+    """Give a synced file its final name, replacing any file there, and sync the folders."""
+    with durable_step(step):
+        temporary.replace(final)
+        sync_folder(final.parent)
+        if temporary.parent != final.parent:
+            sync_folder(temporary.parent)
+
+
+def publish_exclusive(temporary: Path, final: Path, *, step: str) -> bool:
+    """Give a synced file its final name only if that name is free (link, then unlink). Returns whether it was.
+
+    This is a compare-and-set on the name: of two processes exactly one gets True.
+    If killed inside: the final name holds the whole file or is free; the temporary may remain and is ignored.
+    """
+    with durable_step(step):
+        try:
+            os.link(temporary, final)
+        except FileExistsError:
+            won = False
+        else:
+            won = True
+        sync_folder(final.parent)
+        temporary.unlink()
+    return won
+
+
+def remove(path: Path, *, step: str) -> None:
+    """Remove a file if it exists. The removal need not be durable: leftovers are removed again on opening."""
+    with durable_step(step):
+        path.unlink(missing_ok=True)
+
+
+def _translate(step: str, error: OSError) -> Exception:
+    where = str(error.filename or step)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(where=where, step=step)
+    return DiskFailed(where=where, step=step, found=os.strerror(error.errno) if error.errno else str(error))
