@@ -20,7 +20,16 @@ from typing import Literal
 
 from onefold.errors import DiskFailed, DiskFull
 
-__all__ = ["Moment", "durable_step", "make_folder", "publish", "publish_exclusive", "remove", "sync_folder", "write_synced"]
+__all__ = [
+    "Moment",
+    "durable_step",
+    "make_folder",
+    "publish",
+    "publish_exclusive",
+    "remove",
+    "sync_folder",
+    "write_synced",
+]
 
 Moment = Literal["before", "after"]
 

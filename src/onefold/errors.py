@@ -144,7 +144,9 @@ class GuaranteeRefused(BuildError):
     """A sink cannot keep the guarantee that the flow asks of it."""
 
     code = "guarantee-refused"
-    next_default = "Lower it for this sink with guarantee=…, or choose another sink; `onefold explain` shows the reasons."
+    next_default = (
+        "Lower it for this sink with guarantee=…, or choose another sink; `onefold explain` shows the reasons."
+    )
 
 
 class SettingMissing(BuildError):
