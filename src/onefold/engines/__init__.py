@@ -1,0 +1,1 @@
+"""What runs a plan: the embedded engine; others follow."""

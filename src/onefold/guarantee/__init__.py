@@ -1,0 +1,1 @@
+"""Which guarantee a plan really has, and why."""

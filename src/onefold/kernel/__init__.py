@@ -1,0 +1,1 @@
+"""The compiled part: the key index and the row hash. Nothing else belongs here."""

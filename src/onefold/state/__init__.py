@@ -1,0 +1,1 @@
+"""Keyed state over the kernel, its deltas and its snapshots."""

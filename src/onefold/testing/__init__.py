@@ -1,0 +1,1 @@
+"""Crash tests for users: fakes, a clock, contract suites."""
