@@ -1,0 +1,1 @@
+"""The tests, one folder a tier: tidy, unit, contract, property, crash, services, docs."""
