@@ -180,8 +180,10 @@ class Sink(Protocol):
     def prepare(self, epoch: EpochHead, batches: Iterable[pa.RecordBatch]) -> Receipt:
         """Take the rows and make them durable but invisible: in binding.spool by default, or staged natively.
 
-        May block. If killed inside: nothing is visible; the leftovers are named so that `open` finds and removes
-        those of dead incarnations. Raises SinkUnavailable, RowsRefused, DiskError.
+        May block. If killed inside: nothing is visible. What was staged natively is named by journal, incarnation,
+        epoch and seal, and listed by `handles` (TwoPhase): only the core can tell a leftover from rows that a seal
+        still refers to, so `open` never removes staged rows; `abort` does, when asked.
+        Raises SinkUnavailable, RowsRefused, DiskError.
         """
         ...
 
@@ -203,7 +205,10 @@ class Sink(Protocol):
 
 @runtime_checkable
 class TwoPhase(Protocol):
-    """A sink whose prepared handles survive their process (for commit="together")."""
+    """A sink that stages rows natively: its handles survive their process.
+
+    Every sink whose prepare may return a native receipt has these verbs; commit="together" needs them too.
+    """
 
     def handles(self) -> Sequence[Handle]:
         """All prepared and undecided handles of binding.flow at this target, of any journal and incarnation."""
@@ -262,7 +267,10 @@ class Misfits:
 
 @dataclass(frozen=True)
 class Decoded:
-    """rows: a pyarrow.Table of exactly the declared schema. kept: int64 array, the input row of each; None: all, in order."""
+    """What a format made of a batch.
+
+    rows: a pyarrow.Table of exactly the declared schema. kept: int64 array, the input row of each; None: all, in order.
+    """
 
     rows: pa.Table
     kept: pa.Array | None
@@ -359,8 +367,8 @@ class Journal(Protocol):
         """The number of the last record, 0 when empty."""
         ...
 
-    def strip(self, numbers: Sequence[RecordNumber]) -> None:
-        """Drop the attachments of these records; headers stay. Idempotent; need not be durable at once."""
+    def strip(self, before: RecordNumber, *, prefix: str) -> None:
+        """Drop attachments whose name begins with `prefix` from records below `before`; headers stay. Idempotent."""
         ...
 
     def drop_before(self, number: RecordNumber) -> None:

@@ -99,7 +99,8 @@ class Token:
 
     def to_json(self) -> str:
         """One line of JSON, for sinks that keep the token as text."""
-        return canonical_json({"epoch": self.epoch, "seal": self.seal, "ends": self.ends})
+        body: dict[str, Any] = {"epoch": self.epoch, "seal": self.seal, "ends": self.ends}
+        return canonical_json(body)
 
     @staticmethod
     def from_json(text: str) -> Token:

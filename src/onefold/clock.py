@@ -1,0 +1,52 @@
+"""Time and randomness, the ports through which alone they come in (so that tests can replace them)."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from pathlib import Path
+
+from onefold.types import SealId
+
+__all__ = ["SystemClock", "machine_name", "new_key", "new_seal_id"]
+
+
+class SystemClock:
+    """The machine's clock. Paces and informs; never decides correctness."""
+
+    def monotonic(self) -> float:
+        """Seconds since some moment; never goes back."""
+        return time.monotonic()
+
+    def now(self) -> float:
+        """Seconds since 1970, UTC."""
+        return time.time()
+
+
+def new_seal_id() -> SealId:
+    """128 random bits: two histories never draw the same."""
+    return SealId(secrets.token_hex(16))
+
+
+def new_key() -> bytes:
+    """A 16-byte key for the hash of state keys, secret to the flow, so that nobody can craft collisions."""
+    return secrets.token_bytes(16)
+
+
+def machine_name() -> str:
+    """Something that differs between machines: the machine id where there is one, else the host's name."""
+    for path in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
+        try:
+            text = path.read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if text:
+            return text
+    return socket.gethostname()
+
+
+def process_name() -> dict[str, str | int]:
+    """Who runs: for the lock file and the start record."""
+    return {"pid": os.getpid(), "host": socket.gethostname()}

@@ -1,0 +1,344 @@
+"""The one idea, as a pure state machine: compute once, seal, deliver until acknowledged, settle.
+
+Events come in, steps go out, both as data (steps.py); no I/O, no clock, no randomness. The same class runs in
+production, in the simulator and under the comparison with the model (spec/).
+
+    offered -> every sink prepares its rows -> ONE seal record -> each sink is delivered at its own pace -> settled
+
+The caller keeps two promises: steps are carried out in the order given, and a step's event is told back exactly once.
+ARCHITECTURE.md numbers the invariants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from onefold.chain import Chain, Header
+from onefold.course import Course, SinkRule
+from onefold.errors import OnefoldError, StateUnknown, check
+from onefold.steps import (
+    AbortHandle,
+    AppendFailed,
+    AppendSeal,
+    AppendSettle,
+    AttemptRecorded,
+    CommitFailed,
+    CommitRefused,
+    Committed,
+    CommitUnknown,
+    DrainAsked,
+    Drained,
+    EpochOffered,
+    Event,
+    FenceDue,
+    Halt,
+    HandleAborted,
+    OpenFailed,
+    OutcomeRecorded,
+    Prepare,
+    Prepared,
+    PrepareFailed,
+    RetryDue,
+    RowsWereRefused,
+    Sealed,
+    Settled,
+    SettleDue,
+    SinkOpened,
+    Step,
+    StopAsked,
+    TellSources,
+)
+from onefold.types import EpochNumber, Handle, Incarnation, Positions, SealId, TokenMove
+
+__all__ = ["EpochCore", "Recovered"]
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What an instance knows after it appended its start record and then read the journal.
+
+    may_abort: the journal stands where its last start record says (it is no copy), so handles may be aborted.
+    """
+
+    chain: Chain
+    incarnation: Incarnation
+    settled: EpochNumber
+    sinks: tuple[SinkRule, ...]
+    may_abort: bool = True
+
+
+@dataclass
+class _Draft:
+    """The open epoch: offered, not yet sealed."""
+
+    epoch: EpochNumber
+    seal: SealId
+    ends: Positions
+    rows: Mapping[str, int]
+    waiting: set[str]
+    sizes: dict[str, int] = field(default_factory=dict)
+
+
+class EpochCore:
+    """All of the protocol's decisions for one instance of one flow."""
+
+    def __init__(
+        self,
+        recovered: Recovered,
+        *,
+        commit: Literal["separately", "together"] = "separately",
+        deliver_bytes: int = 64 << 20,
+    ) -> None:
+        self.chain = recovered.chain
+        self.settled = recovered.settled
+        self.courses = {
+            rule.name: Course(
+                rule, self.chain, self.settled, deliver_bytes=deliver_bytes if commit == "separately" else 1
+            )
+            for rule in recovered.sinks
+        }
+        self._incarnation = recovered.incarnation
+        self._may_abort = recovered.may_abort
+        self._is_together = commit == "together"
+        self._draft: _Draft | None = None
+        self._orphans: dict[str, tuple[Handle, ...]] = {}
+        self._aborts_awaited = 0
+        self._orphans_are_gone = False
+        self._settling: EpochNumber | None = None
+        self._ending: Literal["no", "drain", "stop", "said"] = "no"
+        self._is_halted = False
+
+    # ------------------------------------------------------------------------------------------------- questions
+
+    @property
+    def can_offer(self) -> bool:
+        """Whether the next epoch may be offered now."""
+        if self._is_halted or self._draft is not None or self._ending != "no":
+            return False
+        if not self._is_together:
+            return all(course.was_answered for course in self.courses.values())
+        return self._orphans_are_gone and all(
+            course.is_waiting and not self.chain.has_rows(name, course.cursor, self.chain.head)
+            for name, course in self.courses.items()
+        )
+
+    def undelivered_bytes(self) -> int:
+        """Bytes sealed that some sink has not taken: what the spool's quota bounds."""
+        through = min((course.cursor for course in self.courses.values()), default=self.chain.head)
+        return sum(sum(header.sizes.values()) for header in self.chain.between(through, self.chain.head))
+
+    def oldest_token(self) -> EpochNumber:
+        """Headers are kept back to here (INV-8)."""
+        return min((course.cursor for course in self.courses.values()), default=self.chain.head)
+
+    # ----------------------------------------------------------------------------------------------------- verbs
+
+    def start(self) -> list[Step]:
+        """The first steps: open every sink."""
+        steps = [step for course in self.courses.values() for step in course.open()]
+        if not self.courses:
+            self._orphans_are_gone = True
+        return steps
+
+    def on(self, event: Event) -> list[Step]:
+        """Take one event; give the steps to carry out, in order. After a Halt nothing more is given."""
+        if self._is_halted:
+            return []
+        try:
+            steps = self._react(event)
+            if not any(isinstance(step, Halt) for step in steps):
+                steps += self._go_on()
+        except OnefoldError as error:
+            steps = [Halt(error)]
+        for number, step in enumerate(steps):
+            if isinstance(step, Halt):
+                self._is_halted = True
+                return steps[: number + 1]
+        return steps
+
+    def _react(self, event: Event) -> list[Step]:
+        match event:
+            case SinkOpened(sink, token, handles):
+                self._orphans[sink] = tuple(handle for handle in handles if self._is_orphan(handle))
+                return self.courses[sink].opened(token, self.settled)
+            case OpenFailed(sink, error):
+                return self.courses[sink].open_failed(error)
+            case EpochOffered(seal, ends, rows):
+                return self._open_epoch(seal, ends, rows)
+            case Prepared(sink, size_bytes):
+                return self._prepared(sink, size_bytes)
+            case PrepareFailed(sink, error):
+                return self._prepare_failed(sink, error)
+            case Sealed():
+                return self._sealed()
+            case AppendFailed(error):
+                return [Halt(error)]  # INV-6: memory may be ahead of the journal
+            case Committed(sink):
+                return self.courses[sink].committed()
+            case CommitFailed(sink, error):
+                return self.courses[sink].failed(error)
+            case CommitUnknown(sink, error, is_timeout):
+                return self.courses[sink].failed(error, is_timeout=is_timeout)
+            case CommitRefused(sink, found):
+                return self.courses[sink].refused(found)
+            case RowsWereRefused(sink, error):
+                return self.courses[sink].rows_refused(error)
+            case AttemptRecorded(sink):
+                return self.courses[sink].attempt_recorded()
+            case OutcomeRecorded(sink):
+                return self.courses[sink].outcome_recorded()
+            case RetryDue(sink):
+                return self.courses[sink].retry()
+            case Settled():
+                return self._settled()
+            case HandleAborted():
+                self._aborts_awaited -= 1
+                return []
+            case FenceDue():
+                return self._fence()
+            case SettleDue():
+                return self._settle()
+            case DrainAsked():
+                self._ending = "drain"
+                return []
+            case StopAsked():
+                self._ending = "stop"
+                return []
+
+    def _go_on(self) -> list[Step]:
+        steps = self._abort_orphans()
+        for course in self.courses.values():
+            if self._may_deliver(course):
+                steps += course.deliver(also_token=self._ending in ("drain", "stop") and self._draft is None)
+        steps += self._end()
+        return steps
+
+    def _may_deliver(self, course: Course) -> bool:
+        """A sink that prepared the open epoch natively does nothing else until the decision."""
+        return not (self._is_together and self._draft is not None and course.rule.name in self._draft.rows)
+
+    # ----------------------------------------------------------------------------------------------- open to seal
+
+    def _open_epoch(self, seal: SealId, ends: Positions, rows: Mapping[str, int]) -> list[Step]:
+        check(self.can_offer, "INV-1: one epoch is open at a time")
+        check(set(rows) <= set(self.courses), "rows are for sinks of the flow", found=sorted(rows))
+        epoch = EpochNumber(self.chain.head + 1)
+        rows = {sink: count for sink, count in rows.items() if count}
+        self._draft = _Draft(epoch, seal, ends, rows, waiting=set(rows))
+        token = Header(epoch, seal, self.chain.head_id, ends, {}, {}).token()
+        steps: list[Step] = [
+            Prepare(sink, epoch, seal, TokenMove(self.courses[sink].token, token) if self._is_together else None)
+            for sink in rows
+        ]
+        return steps or self._seal()
+
+    def _prepared(self, sink: str, size_bytes: int) -> list[Step]:
+        draft = self._open_draft()
+        check(sink in draft.waiting, "a sink prepares once", sink=sink, epoch=draft.epoch)
+        draft.waiting.discard(sink)
+        draft.sizes[sink] = size_bytes
+        return [] if draft.waiting else self._seal()
+
+    def _prepare_failed(self, sink: str, error: OnefoldError) -> list[Step]:
+        draft = self._open_draft()
+        check(sink in draft.waiting, "a sink prepares once", sink=sink, epoch=draft.epoch)
+        aborts: list[Step] = [AbortHandle(name, None) for name in draft.rows] if self._is_together else []
+        return [*aborts, Halt(error)]
+
+    def _seal(self) -> list[Step]:
+        draft = self._open_draft()
+        return [AppendSeal(draft.epoch, draft.seal, self.chain.head_id)]
+
+    def _sealed(self) -> list[Step]:
+        draft = self._open_draft()
+        header = Header(draft.epoch, draft.seal, self.chain.head_id, draft.ends, draft.rows, draft.sizes)
+        self.chain.append(header)
+        self._draft = None
+        if not self._is_together:
+            return []
+        return [step for sink in draft.rows for step in self.courses[sink].deliver_prepared(draft.epoch)]
+
+    def _open_draft(self) -> _Draft:
+        check(self._draft is not None, "an epoch is open")
+        return self._draft  # type: ignore[return-value]
+
+    # -------------------------------------------------------------------------------------------------- orphans
+
+    def _is_orphan(self, handle: Handle) -> bool:
+        """INV-10: only handles of this journal, of a dead incarnation, that no seal refers to."""
+        if handle.journal != self.chain.journal or handle.incarnation >= self._incarnation:
+            return False
+        return not (handle.epoch in self.chain and self.chain[handle.epoch].seal == handle.seal)
+
+    def _abort_orphans(self) -> list[Step]:
+        """INV-10: not before every sink has been opened and every token compared."""
+        if self._orphans_are_gone:
+            return []
+        if self._aborts_awaited:
+            return []
+        if any(name not in self._orphans for name in self.courses):
+            return []
+        orphans = [(sink, handle) for sink, handles in self._orphans.items() for handle in handles]
+        self._orphans = dict.fromkeys(self._orphans, ())
+        if not orphans:
+            self._orphans_are_gone = True
+            return []
+        if not self._may_abort:
+            return self._refuse_copy(orphans)
+        self._aborts_awaited = len(orphans)
+        return [AbortHandle(sink, handle) for sink, handle in orphans]
+
+    def _refuse_copy(self, orphans: Iterable[tuple[str, Handle]]) -> list[Step]:
+        if not self._is_together:  # staged files lie there and hurt nobody
+            self._orphans_are_gone = True
+            return []
+        return [
+            Halt(
+                StateUnknown(
+                    "The journal was moved or copied, and prepared transactions of its last place are undecided.",
+                    found=", ".join(f"{sink}: epoch {handle.epoch}" for sink, handle in orphans),
+                    next_step="If this is the only copy that runs, adopt it with `onefold recover --adopt`.",
+                )
+            )
+        ]
+
+    # --------------------------------------------------------------------------------------------------- settling
+
+    def _done_through(self) -> EpochNumber:
+        return min((course.done_through() for course in self.courses.values()), default=self.chain.head)
+
+    def _settle(self) -> list[Step]:
+        done = self._done_through()
+        if self._settling is not None or done <= self.settled:
+            return []
+        self._settling = done
+        return [AppendSettle(done)]
+
+    def _settled(self) -> list[Step]:
+        check(self._settling is not None, "a settle record was asked for")
+        self.settled = self._settling or self.settled
+        self._settling = None
+        return [TellSources(self.settled, self.chain[self.settled].ends)]
+
+    def _fence(self) -> list[Step]:
+        """So that a fork cannot hide in epochs that were empty for a sink, tokens move over them from time to time."""
+        if self._draft is not None and self._is_together:
+            return []
+        return [step for course in self.courses.values() for step in course.deliver(also_token=True)]
+
+    def _end(self) -> list[Step]:
+        if self._ending not in ("drain", "stop") or self._draft or self._settling or self._aborts_awaited:
+            return []
+        pending = [course for course in self.courses.values() if course.done_through() < self.chain.head]
+        busy = [c for c in self.courses.values() if c.phase not in ("ready", "stopped") and not c.is_down]
+        if busy:
+            return []
+        if self._ending == "drain" and any(course.phase != "stopped" for course in pending):
+            return []
+        steps = self._settle()
+        if steps:
+            return steps
+        self._ending = "said"
+        return [Drained({course.rule.name: course.cursor for course in pending})]

@@ -1,0 +1,200 @@
+"""The journal in SQLite: one numbered log, made durable record by record.
+
+WAL with synchronous=FULL: an append is on stable storage when its COMMIT returns. Local file systems only. The lock
+file beside it is a courtesy that names the first process; the fence is the number (INV-2).
+Source: sqlite.org/wal.html, sqlite.org/pragma.html#pragma_synchronous.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from onefold.clock import process_name
+from onefold.disk import durable_step, make_folder, sync_folder
+from onefold.errors import DiskFailed, DiskFull, Fenced, FileCorrupt, JournalLocked, OnefoldError, StateUnknown
+from onefold.protocols import JournalRecord
+from onefold.types import RecordNumber
+
+__all__ = ["JOURNAL_FILE", "SqliteJournal"]
+
+JOURNAL_FILE = "journal.sqlite"
+LOCK_FILE = "lock"
+FORMAT_VERSION = 1
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS record (
+    number INTEGER PRIMARY KEY, kind TEXT NOT NULL, header TEXT NOT NULL, checksum TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS attachment (
+    number INTEGER NOT NULL, name TEXT NOT NULL, body BLOB NOT NULL, checksum TEXT NOT NULL,
+    PRIMARY KEY (number, name)) WITHOUT ROWID;
+"""
+
+
+class SqliteJournal:
+    """See onefold.protocols.Journal. One thread at a time."""
+
+    def __init__(self, folder: Path, *, new_id: str, is_locked: bool = True) -> None:
+        """Open the journal in `folder`, or make one with the id `new_id`.
+
+        is_locked: take the lock file. False is for reading a live journal, and for tests of fencing.
+        Raises JournalLocked, FileCorrupt, DiskError, StateUnknown (a newer format).
+        """
+        make_folder(folder)
+        self.folder = folder
+        self.path = folder / JOURNAL_FILE
+        self._lock = _take_lock(folder / LOCK_FILE) if is_locked else None
+        try:
+            self._con = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
+            self._prepare(new_id)
+        except sqlite3.Error as error:
+            self.close()
+            raise self._translate(error) from error
+        except OnefoldError:
+            self.close()
+            raise
+
+    def _prepare(self, new_id: str) -> None:
+        is_new = self._con.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        self._con.execute("PRAGMA journal_mode=WAL")
+        self._con.execute("PRAGMA synchronous=FULL")
+        if os.uname().sysname == "Darwin":
+            self._con.execute("PRAGMA fullfsync=1")
+        if is_new:
+            with durable_step("journal.create"):
+                self._con.executescript("BEGIN IMMEDIATE;" + _TABLES)
+                about = {"format": str(FORMAT_VERSION), "id": new_id}
+                self._con.executemany("INSERT INTO about VALUES (?, ?)", about.items())
+                self._con.execute("COMMIT")
+                sync_folder(self.folder)
+        about = dict(self._con.execute("SELECT name, value FROM about"))
+        if about.get("format") != str(FORMAT_VERSION):
+            raise StateUnknown(
+                "The journal has another format than this version of onefold reads.",
+                file=self.path,
+                found=about.get("format"),
+                expected=FORMAT_VERSION,
+            )
+        self.id = about["id"]
+
+    def append(self, number: RecordNumber, record: JournalRecord) -> None:
+        """See Journal. The number must be the last one plus one and free, or this process has been fenced."""
+        header = json.dumps(record.header, separators=(",", ":"), ensure_ascii=False)
+        checksum = _checksum(number, record.kind, header)
+        try:
+            with durable_step(f"journal.{record.kind}"):
+                self._con.execute("BEGIN IMMEDIATE")
+                last = self._last_number()
+                if number != last + 1:
+                    self._con.execute("ROLLBACK")
+                    raise Fenced(file=self.path, found=f"record {last}", expected=f"record {number - 1} to be the last")
+                self._con.execute("INSERT INTO record VALUES (?, ?, ?, ?)", (number, record.kind, header, checksum))
+                self._con.executemany(
+                    "INSERT INTO attachment VALUES (?, ?, ?, ?)",
+                    ((number, name, body, _digest(body)) for name, body in record.attachments.items()),
+                )
+                self._con.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._translate(error) from error
+
+    def read(self, start: RecordNumber) -> Iterator[tuple[RecordNumber, JournalRecord]]:
+        """See Journal. Verifies checksums and that no number is missing."""
+        try:
+            rows = self._con.execute(
+                "SELECT number, kind, header, checksum FROM record WHERE number >= ? ORDER BY number", (start,)
+            )
+            previous: int | None = None
+            for number, kind, header, checksum in rows:
+                if checksum != _checksum(number, kind, header):
+                    raise FileCorrupt(file=self.path, record=number, found="another checksum than was written")
+                if previous is not None and number != previous + 1:
+                    raise FileCorrupt(file=self.path, found=f"record {number}", expected=f"record {previous + 1}")
+                previous = number
+                yield RecordNumber(number), JournalRecord(kind, json.loads(header), self._attachments(number))
+        except sqlite3.Error as error:
+            raise self._translate(error) from error
+
+    def _attachments(self, number: int) -> Mapping[str, bytes]:
+        found: dict[str, bytes] = {}
+        for name, body, checksum in self._con.execute(
+            "SELECT name, body, checksum FROM attachment WHERE number = ?", (number,)
+        ):
+            if _digest(body) != checksum:
+                raise FileCorrupt(file=self.path, record=number, attachment=name, found="another checksum")
+            found[name] = body
+        return found
+
+    def last_number(self) -> RecordNumber:
+        """See Journal."""
+        try:
+            return self._last_number()
+        except sqlite3.Error as error:
+            raise self._translate(error) from error
+
+    def _last_number(self) -> RecordNumber:
+        row = self._con.execute("SELECT max(number) FROM record").fetchone()
+        return RecordNumber(row[0] or 0)
+
+    def strip(self, before: RecordNumber, *, prefix: str) -> None:
+        """See Journal."""
+        self._change(
+            "DELETE FROM attachment WHERE number < ? AND substr(name, 1, ?) = ?", (before, len(prefix), prefix)
+        )
+
+    def drop_before(self, number: RecordNumber) -> None:
+        """See Journal."""
+        self._change("DELETE FROM record WHERE number < ?", (number,))
+        self._change("DELETE FROM attachment WHERE number < ?", (number,))
+
+    def _change(self, sql: str, values: tuple[Any, ...]) -> None:
+        try:
+            with durable_step("journal.trim"):
+                self._con.execute(sql, values)
+        except sqlite3.Error as error:
+            raise self._translate(error) from error
+
+    def close(self) -> None:
+        """See Journal."""
+        con = getattr(self, "_con", None)
+        if con is not None:
+            con.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _translate(self, error: sqlite3.Error) -> OnefoldError:
+        name = getattr(error, "sqlite_errorname", "") or ""
+        if name.startswith("SQLITE_FULL"):
+            return DiskFull(where=str(self.path))
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_SCHEMA")) or "no such table" in str(error):
+            return FileCorrupt(file=self.path, found=str(error), expected="an intact SQLite journal")
+        return DiskFailed(where=str(self.path), found=f"{name} {error}")
+
+
+def _take_lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(descriptor, 4096).decode("utf-8", "replace").strip()
+        os.close(descriptor)
+        raise JournalLocked(file=path, found=f"process {holder or 'unknown'}", expected="no other process") from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(process_name()).encode(), 0)
+    return descriptor
+
+
+def _checksum(number: int, kind: str, header: str) -> str:
+    return _digest(f"{number}\0{kind}\0{header}".encode())
+
+
+def _digest(body: bytes) -> str:
+    return str(xxhash.xxh3_128_hexdigest(body))
