@@ -87,7 +87,7 @@ def _tier(report: Any) -> str:
 
 
 def _what(report: Any) -> str:
-    return "a file" if isinstance(report, pytest.CollectReport) else "a test"
+    return report.nodeid.rsplit("/", 1)[-1] if isinstance(report, pytest.CollectReport) else "tests"
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -107,5 +107,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
     if missing:
         terminalreporter.section("could not run here", yellow=True)
     for (tier, reason, what), count in sorted(missing.items()):
-        times = f" ({count} times)" if count > 1 else ""
-        terminalreporter.write_line(f"{tier}: {what}{times}: {reason}", yellow=True)
+        subject = what if what != "tests" else f"{count} test{'s' * (count > 1)}"
+        terminalreporter.write_line(f"{tier}: {subject}: {reason}", yellow=True)
