@@ -1,0 +1,103 @@
+"""Stateless operators. Adjacent where and select fuse into one query an epoch; map, explode and union stand alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from onefold.errors import ExtraMissing, UserCodeError
+from onefold.operators.sql import Sql, identifier
+from onefold.plan import ExplodeNode, MapNode, SelectNode, WhereNode
+
+__all__ = ["explode", "fused_query", "run_map"]
+
+
+def fused_query(nodes: Sequence[WhereNode | SelectNode]) -> str:
+    """One query over the table `input` for a chain of nodes, in order."""
+    query = "input"
+    for node in nodes:
+        source = query if query == "input" else f"({query})"
+        if isinstance(node, WhereNode):
+            query = f"SELECT * FROM {source} WHERE {node.predicate}"
+        else:
+            columns = ", ".join(f"{sql} AS {identifier(name)}" for name, sql in node.columns.items())
+            query = f"SELECT {columns} FROM {source}"
+    return query
+
+
+def run_fused(sql: Sql, nodes: Sequence[WhereNode | SelectNode], rows: pa.Table) -> pa.Table:
+    """Runs the chain. Input order is kept."""
+    if rows.num_rows == 0:
+        return nodes[-1].schema.empty_table()
+    return sql.run(fused_query(nodes), {"input": rows}, nodes[-1].schema)
+
+
+def explode(node: ExplodeNode, rows: pa.Table) -> pa.Table:
+    """One row per element of the list column; order kept."""
+    column = rows.column(node.column).combine_chunks()
+    values = pc.list_flatten(column)
+    parents = pc.list_parent_indices(column)
+    if node.keep_empty:
+        empty = pc.or_(column.is_null(), pc.equal(pc.fill_null(pc.list_value_length(column), 0), 0))
+        extra = pc.indices_nonzero(empty)
+        parents = pa.concat_arrays([parents.cast(pa.int64()), extra.cast(pa.int64())])
+        values = pa.concat_arrays([values, pa.nulls(len(extra), values.type)])
+        order = pc.sort_indices(parents)  # stable: elements keep their order
+        parents, values = parents.take(order), values.take(order)
+    out = rows.take(parents)
+    return out.set_column(out.schema.get_field_index(node.column), node.schema.field(node.column), values).cast(
+        node.schema
+    )
+
+
+def run_map(node: MapNode, rows: pa.Table) -> pa.Table:
+    """Calls the user's function on the batch. Raises UserCodeError when it raises or breaks its schema."""
+    if rows.num_rows == 0:
+        return node.schema.empty_table()
+    try:
+        result = node.function(_offer(node, rows))
+    except Exception as error:
+        raise UserCodeError(
+            f"The function of map `{node.name}` raised {type(error).__name__}: {error}",
+            node=node.name,
+            next_step="Correct the function; nothing of this epoch was written.",
+        ) from error
+    return _take_back(node, result)
+
+
+def _offer(node: MapNode, rows: pa.Table) -> Any:
+    if node.batch == "arrow":
+        return rows
+    if node.batch == "pandas":
+        return rows.to_pandas(date_as_object=False)
+    try:
+        import polars  # noqa: PLC0415 - optional
+    except ImportError:
+        raise ExtraMissing("batch='polars' needs polars.", next_step="pip install polars") from None
+    return polars.from_arrow(rows)
+
+
+def _take_back(node: MapNode, result: Any) -> pa.Table:
+    if hasattr(result, "to_arrow"):
+        table = result.to_arrow()
+    elif isinstance(result, pa.RecordBatch):
+        table = pa.Table.from_batches([result])
+    elif isinstance(result, pa.Table):
+        table = result
+    else:
+        table = pa.Table.from_pandas(result, preserve_index=False) if hasattr(result, "columns") else None
+    expected = node.schema
+    if table is None or sorted(table.schema.names) != sorted(expected.names):
+        found = type(result).__name__ if table is None else table.schema.names
+        raise UserCodeError(
+            f"The function of map `{node.name}` returned other columns.", found=found, expected=expected.names
+        )
+    try:
+        return table.select(expected.names).cast(expected)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UserCodeError(
+            f"The function of map `{node.name}` returned values that do not fit its schema.", found=str(error)
+        ) from error
