@@ -30,7 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     for layer in (
         "types errors",
         "protocols",
-        "epoch course steps chain plan flow books",
+        "epoch course steps chain records plan flow books",
         "journal spool formats state operators connectors",
         "guarantee audit",
         "engines",
@@ -48,6 +48,7 @@ BESIDE = {
     ("epoch", "chain"),
     ("epoch", "course"),
     ("epoch", "steps"),
+    ("records", "chain"),
     ("flow", "plan"),
     ("books", "plan"),
     ("operators", "state"),
@@ -69,7 +70,19 @@ CONNECTORS_SHARE = frozenset({"spooling"})
 SEES_ONLY: dict[str, frozenset[str]] = {
     "guarantee": frozenset({"types", "errors", "protocols", "flow", "plan"}),
     "audit": frozenset(
-        {"types", "errors", "protocols", "flow", "plan", "books", "journal", "spool", "formats", "connectors"}
+        {
+            "types",
+            "errors",
+            "protocols",
+            "flow",
+            "plan",
+            "books",
+            "records",
+            "journal",
+            "spool",
+            "formats",
+            "connectors",
+        }
     ),
 }
 """Judges: they must not share the code that they judge."""
