@@ -339,7 +339,7 @@ class InvariantBroken(OnefoldError):
     next_default = "Keep the state folder and report it; nothing more was written."
 
 
-def check(holds: bool, rule: str, **where: object) -> None:
+def check(holds: bool, rule: str, **where: Any) -> None:
     """Raise InvariantBroken unless the rule holds. Unlike `assert`, `python -O` cannot strip it."""
     if not holds:
         raise InvariantBroken(f"{rule} does not hold.", **where)
