@@ -22,7 +22,7 @@ demo: $(VENV)/.runs
 	$(BIN)/onefold demo $(DEMO_ARGS)
 
 test: check
-	$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
 check: lint
 	$(BIN)/python -m pytest -q tests/tidy

@@ -29,7 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         "types errors",
-        "protocols",
+        "protocols durations syntax settings",
         "epoch course steps chain records plan flow books",
         "journal spool formats state operators connectors",
         "guarantee audit",
@@ -52,6 +52,7 @@ BESIDE = {
     ("flow", "plan"),
     ("books", "plan"),
     ("operators", "state"),
+    ("operators", "formats"),
     ("connectors", "formats"),
     ("cli", "dashboard"),
     ("__main__", "cli"),
@@ -59,7 +60,7 @@ BESIDE = {
 
 PORTS: dict[str, frozenset[str]] = {
     "disk": frozenset({"journal", "spool", "state", "connectors", "engines", "testing", "verify", "cli"}),
-    "kernel": frozenset({"state", "books"}),
+    "kernel": frozenset({"state", "books", "operators"}),
     "clock": frozenset({"journal", "engines", "testing", "verify", "cli", "dashboard"}),
 }
 """Doors to the outside, and who may use them. They themselves see types, errors and protocols."""
