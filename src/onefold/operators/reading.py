@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
 from onefold.formats.casts import fit
+
 from onefold.operators.event_time import LateGate, Verdict, micros_of
 from onefold.plan import ReadNode
 from onefold.protocols import Decoded
@@ -52,9 +52,7 @@ class ReadCounts:
     out: int
 
     def __add__(self, other: ReadCounts) -> ReadCounts:
-        return ReadCounts(
-            self.read + other.read, self.dead + other.dead, self.late + other.late, self.out + other.out
-        )
+        return ReadCounts(self.read + other.read, self.dead + other.dead, self.late + other.late, self.out + other.out)
 
 
 class Reader:

@@ -74,7 +74,7 @@ def _offer(node: MapNode, rows: pa.Table) -> Any:
     if node.batch == "pandas":
         return rows.to_pandas(date_as_object=False)
     try:
-        import polars  # noqa: PLC0415 - optional
+        import polars
     except ImportError:
         raise ExtraMissing("batch='polars' needs polars.", next_step="pip install polars") from None
     return polars.from_arrow(rows)

@@ -1,0 +1,299 @@
+"""A plan, compiled: one epoch's input becomes one epoch's result. Holds the operators' state; does no durable I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from onefold.books import Books
+from onefold.errors import NotSupported, TooManyDead, check
+from onefold.operators.aggregate import Aggregation
+from onefold.operators.dedup import Dedup
+from onefold.operators.latest import last_of_each_key
+from onefold.operators.reading import DEAD_SCHEMA, DecodedPart, ReadCounts, Reader
+from onefold.operators.sql import Sql
+from onefold.operators.stateless import explode, run_fused, run_map
+from onefold.plan import (
+    OP_COLUMN,
+    AggregateNode,
+    DedupNode,
+    ExplodeNode,
+    MapNode,
+    Node,
+    Output,
+    Plan,
+    ReadNode,
+    SelectNode,
+    UnionNode,
+    WhereNode,
+)
+from onefold.state.rowlog import RowLog
+from onefold.types import EpochNumber, PartitionId, Position
+
+__all__ = ["DEAD_LETTERS", "EpochInput", "EpochResult", "Pipeline", "StateTable"]
+
+DEAD_LETTERS = "_dead_letters"
+"""The name of the built-in sink for dead letters."""
+
+MAX_DEAD_FROM = 100
+"""max_dead is judged from so many rows on: one bad row among the first two is not a pattern."""
+
+Flavour = Literal["rows", "updates", "closed"]
+Watermarks = dict[str, dict[PartitionId, int]]
+
+
+@dataclass(frozen=True)
+class EpochInput:
+    """What was read for one epoch. is_closing: no more rows will come, so windows close."""
+
+    number: EpochNumber
+    parts: Mapping[str, Sequence[DecodedPart]]
+    ends: Mapping[str, Mapping[PartitionId, Position]]
+    remember: Mapping[str, Sequence[pa.RecordBatch]] = field(default_factory=dict)
+    is_closing: bool = False
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What an epoch does: rows by sink, changes of state by table, watermarks, books."""
+
+    number: EpochNumber
+    ends: Mapping[str, Mapping[PartitionId, Position]]
+    outputs: Mapping[str, pa.Table]
+    deltas: Mapping[str, Sequence[pa.RecordBatch]]
+    watermarks: Watermarks
+    books: Books
+    read_rows: int
+
+
+StateTable = Any
+"""KeySet, KeyedTable or RowLog: take_delta, apply_delta, load, freeze, schema."""
+
+
+class Pipeline:
+    """Runs epochs in order, on one thread; `decode` may run on another."""
+
+    def __init__(self, plan: Plan, state_key: bytes, *, threads: int = 2) -> None:
+        self.plan = plan
+        self._sql = Sql(threads)
+        self.readers = {node.name: Reader(node) for node in plan.reads()}
+        self._dedups = {n.name: Dedup(n, state_key) for n in plan.nodes if isinstance(n, DedupNode)}
+        self._groups = {
+            n.name: Aggregation(n, state_key, self._sql) for n in plan.nodes if isinstance(n, AggregateNode)
+        }
+        self.memories = {n.name: RowLog(n.source.memory) for n in plan.reads() if n.source.memory is not None}
+        self.watermarks: Watermarks = {name: {} for name in self.readers}
+        self._nodes = {node.name: node for node in plan.nodes}
+        self._readers_of = _count_readers(plan)
+        self._judged = self._dead = 0
+        _refuse_state_after_aggregates(plan, self._nodes)
+
+    @property
+    def tables(self) -> dict[str, StateTable]:
+        """All state by name: what is sealed as deltas and written as snapshots."""
+        return {
+            **{name: dedup.keys for name, dedup in self._dedups.items()},
+            **{name: group.table for name, group in self._groups.items()},
+            **{f"read:{name}": memory for name, memory in self.memories.items()},
+        }
+
+    def compute(self, epoch: EpochInput) -> EpochResult:
+        """One epoch. Raises UserCodeError, TooManyDead, InvariantBroken: then nothing of it was written."""
+        run = _EpochRun(self, epoch)
+        read, dead = run.read_all()
+        self._judge_dead(read)
+        outputs = {output.name: rows for output in self.plan.outputs if (rows := run.output(output)).num_rows}
+        if dead.num_rows:
+            outputs[DEAD_LETTERS] = dead
+            run.books.sink(DEAD_LETTERS, dead)
+        for name in self._groups:  # one that no output has asked for must still take its rows
+            run.rows(name, "updates")
+        for name, dedup in self._dedups.items():
+            run.rows(name, "rows")
+            dedup.advance(run.watermark(name))
+        for name, batches in epoch.remember.items():
+            self.memories[name].append(batches)
+        deltas = {name: delta for name, table in self.tables.items() if (delta := table.take_delta())}
+        marks = {name: dict(marks) for name, marks in self.watermarks.items()}
+        return EpochResult(epoch.number, epoch.ends, outputs, deltas, marks, run.books, read.read)
+
+    def _judge_dead(self, counts: ReadCounts) -> None:
+        self._judged += counts.read
+        self._dead += counts.dead + counts.late
+        most = self.plan.settings.max_dead
+        if self._judged >= MAX_DEAD_FROM and self._dead > most * self._judged:
+            raise TooManyDead(
+                flow=self.plan.flow,
+                found=f"{self._dead} dead letters of {self._judged} rows in this run ({self._dead / self._judged:.1%})",
+                expected=f"at most {most:.1%}",
+            )
+
+
+class _EpochRun:
+    """One epoch on its way through the nodes; each node's rows are computed once, then dropped."""
+
+    def __init__(self, pipeline: Pipeline, epoch: EpochInput) -> None:
+        self.books = Books()
+        self._pipe = pipeline
+        self._epoch = epoch
+        self._done: dict[tuple[str, Flavour], pa.Table] = {}
+
+    def read_all(self) -> tuple[ReadCounts, pa.Table]:
+        """Judges every part in position order. Returns the counts of all reads and their dead letters."""
+        total = ReadCounts(0, 0, 0, 0)
+        letters = []
+        for name, reader in self._pipe.readers.items():
+            counts = ReadCounts(0, 0, 0, 0)
+            tables = []
+            marks = self._pipe.watermarks[name]
+            for part in self._epoch.parts.get(name, ()):
+                rows, dead, more, largest = reader.judge(part, marks.get(part.partition))
+                if largest is not None:
+                    marks[part.partition] = largest
+                tables.append(rows)
+                letters.append(dead)
+                counts += more
+            self._done[name, "rows"] = pa.concat_tables(tables) if tables else reader.node.schema.empty_table()
+            self.books.operator(name, "read", **vars(counts))
+            total += counts
+        if self._epoch.is_closing:
+            self._close_all()
+        return total, pa.concat_tables(letters) if letters else DEAD_SCHEMA.empty_table()
+
+    def _close_all(self) -> None:
+        """The end of input: marks move past every open window, so that what comes after it would be late."""
+        ends = [end for group in self._pipe._groups.values() if (end := group.latest_end()) is not None]
+        for name, reader in self._pipe.readers.items():
+            lateness = reader.node.lateness_micros or 0
+            for partition, mark in self._pipe.watermarks[name].items():
+                self._pipe.watermarks[name][partition] = max([mark, *(end + lateness for end in ends)])
+
+    def output(self, output: Output) -> pa.Table:
+        """The rows for one sink; an upsert gets the last row of each key."""
+        rows = self.rows(output.input, "updates" if output.mode == "upsert" else "closed")
+        if rows.num_rows == 0:
+            return rows
+        if output.mode == "append":
+            self.books.sink(output.name, rows)
+            return rows
+        rows = last_of_each_key(rows, output.key, output.latest_by)
+        is_change = OP_COLUMN in rows.column_names
+        deleted = rows.column(OP_COLUMN).to_pylist().count("delete") if is_change else 0
+        self.books.sink(output.name, rows, upserted=rows.num_rows - deleted, deleted=deleted)
+        return rows
+
+    def watermark(self, name: str) -> int | None:
+        """The least of the partitions' that reach this node, microseconds; None: not known yet, nothing closes."""
+        reads = _reads_above(self._pipe._nodes, name)
+        marks: list[int] = []
+        for read in reads:
+            node = self._pipe.readers[read].node
+            known = self._pipe.watermarks[read]
+            if node.event_time is None or not known:
+                return None
+            marks += [mark - (node.lateness_micros or 0) for mark in known.values()]
+        return min(marks, default=None)
+
+    def rows(self, name: str, flavour: Flavour) -> pa.Table:
+        """What a node emits in this epoch. Only aggregates and what follows them differ by flavour."""
+        node = self._pipe._nodes[name]
+        key = (name, flavour if _has_aggregate_above(self._pipe._nodes, name) else "rows")
+        if key not in self._done:
+            self._done[key] = self._run(node, key[1])
+        return self._done[key]
+
+    def _run(self, node: Node, flavour: Flavour) -> pa.Table:
+        match node:
+            case WhereNode() | SelectNode():
+                return self._run_fused(node, flavour)
+            case MapNode():
+                return self._step(node, flavour, run_map(node, self.rows(node.inputs[0], flavour)))
+            case ExplodeNode():
+                return self._step(node, flavour, explode(node, self.rows(node.inputs[0], flavour)))
+            case UnionNode():
+                tables = [self.rows(name, flavour).cast(node.schema) for name in node.inputs]
+                return self._step(node, flavour, pa.concat_tables(tables))
+            case DedupNode():
+                rows, counts = self._pipe._dedups[node.name].run(self.rows(node.inputs[0], flavour))
+                self.books.operator(node.name, "dedup", **vars(counts))
+                return rows
+            case AggregateNode():
+                return self._aggregate(node, flavour)
+            case _:
+                raise NotSupported(f"The embedded engine has no operator for {type(node).__name__}.", node=node.name)
+
+    def _run_fused(self, node: WhereNode | SelectNode, flavour: Flavour) -> pa.Table:
+        chain = _fusable(self._pipe, node)
+        rows = self.rows(chain[0].inputs[0], flavour)
+        out = run_fused(self._pipe._sql, chain, rows)
+        self._book_step("+".join(step.name for step in chain), rows.num_rows, out.num_rows)
+        return out
+
+    def _step(self, node: Node, flavour: Flavour, out: pa.Table) -> pa.Table:
+        rows_in = sum(self.rows(name, flavour).num_rows for name in node.inputs)
+        self._book_step(node.name, rows_in, out.num_rows)
+        return out
+
+    def _book_step(self, name: str, rows_in: int, out: int) -> None:
+        self.books.operator(
+            name, "step", read=rows_in, out=out, created=max(0, out - rows_in), filtered=max(0, rows_in - out)
+        )
+
+    def _aggregate(self, node: AggregateNode, flavour: Flavour) -> pa.Table:
+        group = self._pipe._groups[node.name]
+        rows = self.rows(node.inputs[0], "rows")
+        before = len(group.table)
+        touched, opened = group.run(rows)
+        closed = group.close(self.watermark(node.name))
+        self.books.operator(
+            node.name,
+            "aggregate",
+            read=rows.num_rows,
+            opened=opened,
+            closed=closed.num_rows,
+            held_before=before,
+            held_after=len(group.table),
+        )
+        self._done[node.name, "updates"] = group.finals(touched)
+        self._done[node.name, "closed"] = group.finals(closed)
+        check((node.name, flavour) in self._done, "an aggregate emits updates or closed windows", node=node.name)
+        return self._done[node.name, flavour]
+
+
+def _fusable(pipe: Pipeline, node: WhereNode | SelectNode) -> list[WhereNode | SelectNode]:
+    """The longest chain of where and select that ends at this node and that nobody else reads in between."""
+    chain = [node]
+    while True:
+        above = pipe._nodes[chain[0].inputs[0]]
+        if not isinstance(above, WhereNode | SelectNode) or pipe._readers_of[above.name] > 1:
+            return chain
+        chain.insert(0, above)
+
+
+def _count_readers(plan: Plan) -> dict[str, int]:
+    names = [name for node in plan.nodes for name in node.inputs] + [output.input for output in plan.outputs]
+    return {node.name: names.count(node.name) for node in plan.nodes}
+
+
+def _reads_above(nodes: Mapping[str, Node], name: str) -> set[str]:
+    node = nodes[name]
+    return {name} if isinstance(node, ReadNode) else set().union(*(_reads_above(nodes, above) for above in node.inputs))
+
+
+def _has_aggregate_above(nodes: Mapping[str, Node], name: str) -> bool:
+    node = nodes[name]
+    return isinstance(node, AggregateNode) or any(_has_aggregate_above(nodes, above) for above in node.inputs)
+
+
+def _refuse_state_after_aggregates(plan: Plan, nodes: Mapping[str, Node]) -> None:
+    for node in plan.nodes:
+        if isinstance(node, DedupNode | AggregateNode) and any(_has_aggregate_above(nodes, n) for n in node.inputs):
+            raise NotSupported(
+                "State after an aggregate is not supported yet.",
+                node=node.name,
+                found=f"{type(node).__name__} over the results of an aggregate",
+                next_step="Write the aggregate to a table and read that in another flow.",
+            )

@@ -1,0 +1,112 @@
+"""Group by, running or in tumbling windows of event time.
+
+The batch is aggregated in DuckDB to partial rows; the touched rows of the state are fetched, merged in DuckDB and put
+back. So every aggregate that merges keeps its own type, and no order of rows matters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from onefold.operators.sql import Sql, identifier, identifiers, literal_interval
+from onefold.plan import AggregateNode
+from onefold.state.table import KeyedTable
+
+__all__ = ["AggregateCounts", "Aggregation"]
+
+WINDOW_START, WINDOW_END = "window_start", "window_end"
+
+
+@dataclass(frozen=True)
+class AggregateCounts:
+    """Rows: read = taken. Groups: held_before + opened = held_after + closed."""
+
+    read: int
+    opened: int
+    closed: int
+    held_before: int
+    held_after: int
+
+
+class Aggregation:
+    """One aggregate node and its state."""
+
+    def __init__(self, node: AggregateNode, state_key: bytes, sql: Sql) -> None:
+        self.node = node
+        self._sql = sql
+        self._group = [*node.keys, *([WINDOW_START] if node.window_micros else [])]
+        self._key_schema = pa.schema([node.partial_schema.field(name) for name in self._group])
+        self._rest = pa.schema([field for field in node.partial_schema if field.name not in self._group])
+        self.table = KeyedTable(
+            node.name,
+            self._key_schema,
+            self._rest,
+            state_key,
+            expiry=WINDOW_END if node.window_micros else None,
+        )
+        self._columns = pa.schema([*self._key_schema, *self._rest])
+        self._partial_query = self._make_partial_query()
+        self._merge_query = self._make_merge_query()
+        self._final_query = self._make_final_query()
+
+    def run(self, rows: pa.Table) -> tuple[pa.Table, int]:
+        """Takes rows in. Returns the groups they touched, as they now are (partial columns), and how many are new."""
+        if rows.num_rows == 0:
+            return self._columns.empty_table(), 0
+        partial = self._sql.run(self._partial_query, {"input": rows}, self._columns)
+        found, known = self.table.lookup(partial.select(self._group))
+        fresh = partial.num_rows - known.num_rows
+        if known.num_rows:
+            both = pa.concat_tables([known, partial])
+            partial = self._sql.run(self._merge_query, {"input": both}, self._columns)
+        self.table.upsert(partial)
+        return partial, fresh
+
+    def close(self, watermark: int | None) -> pa.Table:
+        """Takes out the windows that end at or before the watermark (microseconds), in order of their end."""
+        if self.node.window_micros is None or watermark is None:
+            return self._columns.empty_table()
+        return self.table.take_expired(watermark)
+
+    def finals(self, partial: pa.Table) -> pa.Table:
+        """The user's columns of partial rows."""
+        if partial.num_rows == 0:
+            return self.node.schema.empty_table()
+        return self._sql.run(self._final_query, {"input": partial}, self.node.schema)
+
+    def _make_partial_query(self) -> str:
+        columns = [identifier(name) for name in self.node.keys]
+        if self.node.window_micros is not None:
+            time = f"CAST({identifier(self.node.event_time or '')} AS TIMESTAMP)"
+            origin = f"(TIMESTAMP '1970-01-01' + {literal_interval(self.node.window_offset_micros)})"
+            start = f"time_bucket({literal_interval(self.node.window_micros)}, {time}, {origin})"
+            columns.append(f"{start} AS {WINDOW_START}")
+            columns.append(f"{start} + {literal_interval(self.node.window_micros)} AS {WINDOW_END}")
+        for aggregate in self.node.aggregates:
+            columns += [f"{sql} AS {identifier(name)}" for name, sql in aggregate.partials.items()]
+        return f"SELECT {', '.join(columns)} FROM input{self._grouping(len(columns))}"
+
+    def _make_merge_query(self) -> str:
+        columns = [identifier(name) for name in self._group]
+        if self.node.window_micros is not None:
+            columns.append(f"any_value({WINDOW_END}) AS {WINDOW_END}")
+        for aggregate in self.node.aggregates:
+            columns += [f"{sql} AS {identifier(name)}" for name, sql in aggregate.merges.items()]
+        return f"SELECT {', '.join(columns)} FROM input" + (
+            f" GROUP BY {identifiers(self._group)}" if self._group else ""
+        )
+
+    def _grouping(self, columns: int) -> str:
+        if not self._group:
+            return ""
+        places = list(range(1, len(self.node.keys) + 1))
+        if self.node.window_micros is not None:
+            places += [len(places) + 1]
+        return " GROUP BY " + ", ".join(str(place) for place in places)
+
+    def _make_final_query(self) -> str:
+        finals = {aggregate.name: aggregate.final for aggregate in self.node.aggregates}
+        columns = [f"{finals.get(name, identifier(name))} AS {identifier(name)}" for name in self.node.schema.names]
+        return f"SELECT {', '.join(columns)} FROM input"
