@@ -29,7 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         "types errors",
-        "protocols durations syntax settings",
+        "protocols durations settings",
         "epoch course steps chain records plan flow books",
         "journal spool formats state operators connectors",
         "guarantee audit",
@@ -89,9 +89,9 @@ SEES_ONLY: dict[str, frozenset[str]] = {
 """Judges: they must not share the code that they judge."""
 
 LATE: dict[str, frozenset[str]] = {
-    "flow": frozenset({"engines", "guarantee", "verify", "audit"}),
+    "flow": frozenset({"formats", "engines", "guarantee", "verify", "audit"}),
 }
-"""Imports inside functions only: `flow.run()` is a door to the engine, which itself stands on the plan."""
+"""Imports inside functions only: `read` makes a format and `flow.run()` an engine, which stand on the plan."""
 
 # -------------------------------------------------------------------------------------------------------------- bans
 
