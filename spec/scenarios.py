@@ -1,0 +1,57 @@
+"""The bounded configurations that are searched: which faults, how many, on how much input."""
+
+from __future__ import annotations
+
+from spec.model import Budget, Scenario
+
+__all__ = ["SCENARIOS", "scenario"]
+
+_ONE = ("exactly",)
+_TWO = ("exactly", "exactly")
+
+_LIST = (
+    Scenario("crash", "two sinks at their own paces, killed at every step, answers lost and late",
+             ((3, 3),), _TWO, Budget(starts=2, delays=1), cut=2, zombies=False),
+    Scenario("zombie", "older processes go on at any time",
+             ((3, 3),), _TWO, Budget(starts=1, delays=1)),
+    Scenario("empty", "epochs that are empty for one sink or for all",
+             ((1, 2, 0),), _TWO, Budget(starts=1), cut=2, zombies=False),
+    Scenario("failed-seal", "an append fails, durable or not", ((1, 1),), _ONE, Budget(starts=1, failed_seals=1)),
+    Scenario("sink-added", "a later version has one more sink",
+             ((3, 3),), _TWO, Budget(starts=2), late=2, zombies=False),
+    Scenario("restore-journal", "the journal goes back to any older state, the old process dead or alive",
+             ((1, 1),), _ONE, Budget(starts=2, journal_restores=1)),
+    Scenario("restore-journal-two", "the same with two sinks and results that differ",
+             ((1,), (2,)), _TWO, Budget(starts=1, journal_restores=1), frees=False),
+    Scenario("copy-journal", "two machines run copies of one journal",
+             ((1, 1),), _ONE, Budget(starts=2, copies=1)),
+    Scenario("copy-journal-two", "the same with two sinks and results that differ",
+             ((1,), (2,)), _TWO, Budget(starts=1, copies=1), frees=False),
+    Scenario("restore-sink", "a sink goes back to any older state",
+             ((1, 1),), _ONE, Budget(starts=2, delays=1, sink_restores=1)),
+    Scenario("least", "at-least-once", ((1, 1),), ("least",), Budget(starts=2, delays=2)),
+    Scenario("most", "at-most-once", ((1, 1),), ("most",), Budget(starts=2, delays=2)),
+    Scenario("mixed", "exactly-once beside at-most-once", ((3, 3),), ("exactly", "most"), Budget(starts=1, delays=1),
+             zombies=False, frees=False),
+    Scenario("together", "two-phase commit, older processes go on, answers are lost and late",
+             ((3, 3),), _TWO, Budget(starts=2, delays=1), together=True, frees=False),
+    Scenario("together-empty", "two-phase commit, prepares fail, epochs are empty for one sink",
+             ((1, 2, 3),), _TWO, Budget(starts=1, delays=1, failed_prepares=1), cut=2, together=True, zombies=False),
+    Scenario("together-lake", "two-phase commit with staged files that hold no lock",
+             ((3, 3),), _TWO, Budget(starts=2, delays=1), together=True, locks=False, frees=False),
+    Scenario("together-restore", "two-phase commit, the journal goes back to any older state, the old process is dead",
+             ((3,),), _TWO, Budget(starts=2, journal_restores=1), together=True, zombies=False, frees=False),
+    Scenario("together-copy", "two-phase commit, two machines run copies of one journal",
+             ((3,),), _TWO, Budget(starts=2, copies=1), together=True, frees=False),
+    Scenario("together-fresh", "two-phase commit, a second journal is begun for the same flow and sinks",
+             ((3,),), _TWO, Budget(starts=2, fresh=1), together=True, frees=False),
+)  # fmt: skip
+
+SCENARIOS = {item.name: item for item in _LIST}
+
+
+def scenario(name: str) -> Scenario:
+    """A scenario by its name. Raises KeyError that lists the names."""
+    if name not in SCENARIOS:
+        raise KeyError(f"no scenario {name!r}; there are: {', '.join(SCENARIOS)}")
+    return SCENARIOS[name]
