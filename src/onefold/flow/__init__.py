@@ -1,0 +1,7 @@
+"""What the user builds: flows and streams, and the plan that they become."""
+
+from onefold.flow.flow import Flow
+from onefold.flow.grouping import Grouped, Windowed
+from onefold.flow.stream import Schema, Stream
+
+__all__ = ["Flow", "Grouped", "Schema", "Stream", "Windowed"]
