@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from onefold.formats.duck import literal, query
+from onefold.errors import check
+from onefold.formats.duck import first_number, literal, run
 from onefold.formats.exact import Converter, Unfit, converter, parse_json
 from onefold.formats.fast import typed_text
 from onefold.formats.rows import Part, Refusals, gather, texts, to_part
@@ -34,7 +35,7 @@ __all__ = ["JsonLines"]
 
 _VECTOR = 2048  # rows in one of DuckDB's vectors
 _MOST_CHUNKS = 32
-_FEW_ROWS = 400  # below it, planning a query costs more than decoding in Python
+_FEW_ROWS = 100  # below it, planning a query costs more than decoding in Python
 _BLOCK_ROWS = 20_000  # marked rows decoded at a time, so that memory stays bounded
 _GUARDED_BATCHES = 64  # after a malformed row, how many batches are validated first instead of decoded twice
 
@@ -65,16 +66,15 @@ class JsonLines:
         return gather(schema, parts, refusals, total=len(text))
 
     def _decode_many(self, plan: _Plan, text: pa.ChunkedArray, refusals: Refusals) -> list[Part]:
-        batch = _in_chunks(text)
         if self._guarded_batches:
             self._guarded_batches -= 1
-            found = query(plan.guarded, _input=batch)
+            found = _run(plan.guarded, text)
         else:
             try:
-                found = query(plan.trusting, _input=batch)
+                found = _run(plan.trusting, text)
             except duckdb.InvalidInputException:  # a malformed row: DuckDB does not say which
                 self._guarded_batches = _GUARDED_BATCHES
-                found = query(plan.guarded, _input=batch)
+                found = _run(plan.guarded, text)
         fast, marked = _split(plan, found)
         return [fast, *_decode_marked(plan, text, marked, refusals)]
 
@@ -128,7 +128,7 @@ def _plan(serialized: bytes, is_lenient: bool) -> _Plan:
         guarded=decoding(f"CASE WHEN json_valid(v) THEN {as_text} END"),
         raw=(
             "WITH p AS MATERIALIZED (SELECT i, CASE WHEN json_valid(v) THEN json_type(v) END AS kind, "
-            f"CASE WHEN json_valid(v) THEN {as_json} END AS e FROM _input) SELECT i, kind{raw} FROM p ORDER BY i"
+            f"CASE WHEN json_valid(v) THEN {as_json} END AS e FROM _input) SELECT i, kind{raw} FROM p"
         ),
         in_python=tuple(index for index, column in enumerate(columns) if column.is_in_python),
         may_parse_in_python=not any(_holds_json(field) for field in schema),
@@ -161,26 +161,33 @@ def _holds_json(field: pa.Field) -> bool:
     return any(_holds_json(field.type.field(index)) for index in range(field.type.num_fields))
 
 
-def _in_chunks(text: pa.ChunkedArray) -> pa.Table:
+def _run(sql: str, text: pa.ChunkedArray) -> pa.Table:
+    """The statement's rows in the order of the texts, one for each."""
+    first = first_number(len(text))
+    found = run(sql, _in_chunks(text, first))
+    expected = np.arange(first, first + len(text))
+    if not np.array_equal(found.column("i").to_numpy(), expected):
+        found = found.sort_by("i")
+        check(np.array_equal(found.column("i").to_numpy(), expected), "a query gives each row of its input once")
+    return found
+
+
+def _in_chunks(text: pa.ChunkedArray, first: int) -> pa.Table:
     """The texts with their row numbers, cut so that all of DuckDB's threads find work."""
     vectors = len(text) // _VECTOR + 1
     size = -(-vectors // _MOST_CHUNKS) * _VECTOR
-    numbers = pa.array(np.arange(len(text)))
-    batches, start = [], 0
+    batches = []
     for chunk in text.chunks:
         for offset in range(0, len(chunk), size):
             piece = chunk.slice(offset, size)
-            batches.append(pa.record_batch([piece, numbers.slice(start, len(piece))], ["v", "i"]))
-            start += len(piece)
+            batches.append(pa.record_batch([piece, pa.array(np.arange(first, first + len(piece)))], ["v", "i"]))
+            first += len(piece)
     return pa.Table.from_batches(batches, pa.schema([("v", text.type), ("i", pa.int64())]))
 
 
 def _split(plan: _Plan, found: pa.Table) -> tuple[Part, npt.NDArray[np.int64]]:
     """The rows that are surely exact, and the numbers of the others."""
-    index = found.column("i").to_numpy()
-    if len(index) > 1 and not (index[1:] > index[:-1]).all():
-        found = found.sort_by("i")
-        index = found.column("i").to_numpy()
+    index = np.arange(len(found))
     marks = found.column("m").to_numpy().astype(bool)
     columns = [found.column(f"c{position}") for position in range(len(plan.schema))]
     for position in plan.in_python:
@@ -217,7 +224,7 @@ def _decode_marked(
         there = block.is_valid().to_numpy()
         numbers, block = numbers[there], block.filter(pa.array(there))
         if len(numbers):
-            found = query(plan.raw, _input=_in_chunks(block))
+            found = _run(plan.raw, block)
             yield to_part(plan.schema, plan.converters, _raw_rows(found, numbers, block, refusals), refusals)
 
 
