@@ -2,6 +2,7 @@
 
 from onefold.flow.flow import Flow
 from onefold.flow.grouping import Grouped, Windowed
-from onefold.flow.stream import Schema, Stream
+from onefold.flow.schema import Schema
+from onefold.flow.stream import Stream
 
 __all__ = ["Flow", "Grouped", "Schema", "Stream", "Windowed"]

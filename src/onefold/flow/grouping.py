@@ -10,6 +10,7 @@ from onefold.errors import BuildError
 from onefold.flow import columns
 from onefold.flow.aggregates import SplitAggregate, split
 from onefold.flow.graph import Draft, check_name
+from onefold.flow.schema import Updates
 from onefold.plan import AggregateNode
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Grouped:
         Supported: count, count_if, sum, min, max, avg, bool_and, bool_or, each with FILTER (WHERE …), and arithmetic
         over them. Raises ExpressionError, NotSupported.
         """
-        from onefold.flow.stream import Stream, Updates
+        from onefold.flow.stream import Stream
 
         if not aggregates:
             raise BuildError("agg needs at least one aggregate.", expected='for instance agg(n="count(*)")')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,7 @@ from onefold.flow import columns
 from onefold.flow.expressions import Text, bind, bind_predicate, star_columns
 from onefold.flow.graph import Draft, check_name
 from onefold.flow.grouping import Grouped, Windowed
+from onefold.flow.schema import Schema, Updates
 from onefold.plan import OP_COLUMN, DedupNode, ExplodeNode, MapNode, SelectNode, UnionNode, WhereNode
 from onefold.types import Guarantee
 
@@ -22,54 +23,9 @@ if TYPE_CHECKING:
     from onefold.flow.flow import Flow
     from onefold.protocols import Endpoint
 
-__all__ = ["Schema", "Stream", "Updates"]
+__all__ = ["Stream"]
 
 _UNSAID: Any = object()
-
-
-class Schema(Mapping[str, str]):
-    """The columns of a stream: name -> SQL type, in order. Equal to a dict of the same columns.
-
-    arrow: the same as a pyarrow.Schema.
-
-    >>> Schema(pa.schema({"amount": pa.decimal128(18, 2)}))
-    {'amount': 'DECIMAL(18,2)'}
-    """
-
-    def __init__(self, arrow: pa.Schema) -> None:
-        from onefold.formats.types import sql_types
-
-        self.arrow = arrow
-        self._types = sql_types(arrow)
-
-    def __getitem__(self, name: str) -> str:
-        return self._types[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._types)
-
-    def __len__(self) -> int:
-        return len(self._types)
-
-    def __repr__(self) -> str:
-        return repr(self._types)
-
-    def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(kind)}</td></tr>" for name, kind in self.items())
-        return f"<table><tr><th>column</th><th>type</th></tr>{rows}</table>"
-
-
-@dataclass(frozen=True)
-class Updates:
-    """Set on the output of an aggregate: its rows replace earlier ones.
-
-    identity: the columns that say which row is replaced. is_windowed: closed windows are final rows.
-    broken_by: the step after which a sink could no longer be kept right by replacing rows.
-    """
-
-    identity: tuple[str, ...]
-    is_windowed: bool
-    broken_by: str | None = None
 
 
 class Stream:
@@ -305,7 +261,7 @@ class Stream:
         if latest_by is not None:
             latest_by = columns.key_columns(latest_by, self._arrow, "latest_by")[0]
         if self._updates is not None:
-            _check_identity(self._updates, keys)
+            self._updates.check_key(keys)
         self._flow._add_output(
             self, endpoint, mode="upsert", key=keys, latest_by=latest_by, name=name, guarantee=guarantee
         )
@@ -380,22 +336,6 @@ class Stream:
                 f"{verb} needs an event time, and this stream has none (or has lost it on the way).",
                 next_step=f'Declare it: flow.read(…, event_time="column", lateness="10 minutes"); or {otherwise}.',
             )
-
-
-def _check_identity(updates: Updates, keys: tuple[str, ...]) -> None:
-    if updates.broken_by is not None:
-        raise NotSupported(
-            f"The result of an aggregate cannot be upserted after {updates.broken_by}: "
-            "a row that was written could become stale unseen.",
-            next_step="Filter before the aggregate or with FILTER (WHERE …) inside it, or append closed windows.",
-        )
-    if set(keys) - {"window_end"} != set(updates.identity) - {"window_end"}:
-        kind = "a windowed aggregate" if updates.is_windowed else "a running aggregate"
-        raise NotSupported(
-            f"The upsert of {kind} needs its own key: with another, groups would overwrite one another.",
-            found=f"key={list(keys)}",
-            expected=f"key={list(updates.identity)}",
-        )
 
 
 def _not_over_updates(verb: str) -> NotSupported:
