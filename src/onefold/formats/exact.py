@@ -9,13 +9,13 @@ A scalar is judged by its text: the number 12.30 and the string "12.30" are the 
 | BOOLEAN | true, false |
 | integers | numbers without a fraction after all exponents: 100, 1e2, 1.0; in range |
 | DECIMAL(p,s) | numbers with at most s digits of fraction that are not zero; in range |
-| DOUBLE, REAL | every number, as the nearest of the type, unless that is infinite; the strings "NaN", "Infinity", "-Infinity" |
+| DOUBLE, REAL | numbers, as the nearest of the type unless that is infinite; strings "NaN", "Infinity", "-Infinity" |
 | VARCHAR | strings; numbers and booleans as they are written |
 | UUID | 32 hexadecimal digits, with the four hyphens or without |
 | BLOB | base64 (RFC 4648, padded) |
 | DATE | YYYY-MM-DD, or a timestamp at midnight UTC |
 | TIME | HH:MM[:SS[.fraction]] |
-| TIMESTAMP | ISO 8601: YYYY-MM-DD[(T or space)HH:MM[:SS[.fraction]][Z or ±HH[[:]MM]]]; an offset is taken off, so UTC is kept |
+| TIMESTAMP | YYYY-MM-DD[(T or space)HH:MM[:SS[.fraction]][Z or ±HH[[:]MM]]], with an offset as UTC |
 | TIMESTAMPTZ | the same; without an offset it is UTC |
 | lists, structs, maps | JSON arrays and objects of values that fit; a missing member is NULL; others are ignored |
 
@@ -41,7 +41,7 @@ import pyarrow as pa
 from onefold.errors import SchemaError
 from onefold.formats.types import is_json, is_uuid, sql_type
 
-__all__ = ["Token", "Unfit", "Unread", "converter", "parse_json"]
+__all__ = ["Token", "Unfit", "Unread", "converter", "from_text", "parse_json"]
 
 Converter = Callable[[Any], Any]
 
@@ -91,6 +91,21 @@ def converter(field: pa.Field, *, is_lenient: bool) -> Converter:
             raise Unfit(f"{_short(value)} does not fit {shown}" + ("" if is_lenient else " exactly")) from None
 
     return convert_or_null
+
+
+def from_text(field: pa.Field, *, is_lenient: bool) -> Converter:
+    """The same from text alone, as CSV has it: lists, structs, maps and JSON are written as JSON."""
+    convert = converter(field, is_lenient=is_lenient)
+    if not is_json(field) and not pa.types.is_nested(field.type):
+        return convert
+
+    def from_json_text(value: str | None) -> Any:
+        found = None if value is None else parse_json(value)
+        if isinstance(found, Unread) or (isinstance(found, Token) and not _NUMBER.fullmatch(found)):
+            raise Unfit(f"{_short(value)} is not JSON")
+        return value if is_json(field) else convert(found)
+
+    return from_json_text
 
 
 def _converter(field: pa.Field, is_lenient: bool) -> Converter:
@@ -305,12 +320,15 @@ def _clock(parts: Any, ticks: int, is_lenient: bool) -> int:
     rest = fraction[kept:]
     if rest.strip("0") and not is_lenient:
         raise Unfit
-    return whole + int(fraction[:kept].ljust(kept, "0") or "0") + (rest[:1] >= "5")
+    return whole + int(fraction[:kept].ljust(kept, "0") or "0") + int(rest[:1] >= "5")
+
+
+_MONTHS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 def _days(year: int, month: int, day: int) -> int:
     """Days since 1970-01-01 in the proleptic Gregorian calendar (Howard Hinnant, chrono-compatible date algorithms)."""
-    if not 1 <= month <= 12 or not 1 <= day <= (29 if month == 2 and calendar.isleap(year) else calendar.mdays[month]):
+    if not 1 <= month <= 12 or not 1 <= day <= _MONTHS[month - 1] + (month == 2 and calendar.isleap(year)):
         raise Unfit
     shifted = year - (month <= 2)
     era, year_of_era = divmod(shifted, 400)

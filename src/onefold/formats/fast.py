@@ -29,9 +29,7 @@ def typed_text(field: pa.Field, text: str) -> str | None:
         return None
     cast = f"TRY_CAST({text} AS {sql_type(field)})"
     condition = f"regexp_full_match({text}, {literal(shape)})"
-    if pa.types.is_floating(kind):  # a number beyond the range is cast to infinity
-        condition += f" AND isfinite({cast})"
-    elif pa.types.is_timestamp(kind):
+    if pa.types.is_floating(kind) or pa.types.is_timestamp(kind):  # a number beyond the range is cast to infinity
         condition += f" AND isfinite({cast})"
     return f"CASE WHEN {condition} THEN {cast} END"
 
