@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from onefold.chain import Header
 from onefold.protocols import JournalRecord
-from onefold.types import EpochNumber, Receipt, SealId, Token
+from onefold.types import EpochNumber, PartitionId, Receipt, SealId, Token
 
 __all__ = ["PAYLOAD", "STATE", "Seal", "SinkEntry", "Start", "StateDelta"]
 
@@ -103,12 +103,10 @@ class Seal:
     ends: Mapping[str, Any]
     receipts: Mapping[str, tuple[Receipt, ...]]
     deltas: tuple[StateDelta, ...]
-    watermarks: Mapping[str, Mapping[str, int]]
+    watermarks: Mapping[str, Mapping[PartitionId, int]]
     books: Mapping[str, Any]
     totals: Mapping[str, Any]
-    plan: str
     sealed_at: float
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def record(self) -> JournalRecord:
         """For the journal: small payloads become attachments."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from onefold.operators.sql import Sql, identifier, identifiers, literal_interval
 from onefold.plan import AggregateNode
@@ -43,7 +45,7 @@ class Aggregation:
             node.name,
             self._key_schema,
             self._rest,
-            state_key,
+            hash_key=state_key,
             expiry=WINDOW_END if node.window_micros else None,
         )
         self._columns = pa.schema([*self._key_schema, *self._rest])
@@ -56,19 +58,28 @@ class Aggregation:
         if rows.num_rows == 0:
             return self._columns.empty_table(), 0
         partial = self._sql.run(self._partial_query, {"input": rows}, self._columns)
-        found, known = self.table.lookup(partial.select(self._group))
-        fresh = partial.num_rows - known.num_rows
-        if known.num_rows:
-            both = pa.concat_tables([known, partial])
-            partial = self._sql.run(self._merge_query, {"input": both}, self._columns)
+        found, values = self.table.lookup(partial.select(self._group))
+        known = int(np.count_nonzero(found))
+        if known:
+            mask = pa.array(found)
+            held = pa.table([*partial.select(self._group).columns, *values.columns], schema=self._columns).filter(mask)
+            partial = self._sql.run(self._merge_query, {"input": pa.concat_tables([held, partial])}, self._columns)
         self.table.upsert(partial)
-        return partial, fresh
+        return partial, len(found) - known
+
+    def latest_end(self) -> int | None:
+        """The end of the latest open window, microseconds; None when none is open."""
+        if self.node.window_micros is None:
+            return None
+        ends = [pc.max(batch.column(WINDOW_END)) for batch in self.table.scan() if batch.num_rows]
+        return max((end.value for end in ends), default=None)
 
     def close(self, watermark: int | None) -> pa.Table:
         """Takes out the windows that end at or before the watermark (microseconds), in order of their end."""
         if self.node.window_micros is None or watermark is None:
             return self._columns.empty_table()
-        return self.table.take_expired(watermark)
+        closed = self.table.take_expired(watermark)
+        return closed.sort_by([(name, "ascending") for name in (WINDOW_END, *self.node.keys)]) if closed else closed
 
     def finals(self, partial: pa.Table) -> pa.Table:
         """The user's columns of partial rows."""
@@ -86,7 +97,7 @@ class Aggregation:
             columns.append(f"{start} + {literal_interval(self.node.window_micros)} AS {WINDOW_END}")
         for aggregate in self.node.aggregates:
             columns += [f"{sql} AS {identifier(name)}" for name, sql in aggregate.partials.items()]
-        return f"SELECT {', '.join(columns)} FROM input{self._grouping(len(columns))}"
+        return f"SELECT {', '.join(columns)} FROM input GROUP BY {self._places()}"
 
     def _make_merge_query(self) -> str:
         columns = [identifier(name) for name in self._group]
@@ -98,13 +109,9 @@ class Aggregation:
             f" GROUP BY {identifiers(self._group)}" if self._group else ""
         )
 
-    def _grouping(self, columns: int) -> str:
-        if not self._group:
-            return ""
-        places = list(range(1, len(self.node.keys) + 1))
-        if self.node.window_micros is not None:
-            places += [len(places) + 1]
-        return " GROUP BY " + ", ".join(str(place) for place in places)
+    def _places(self) -> str:
+        """By place: the window's start is an expression, and a key may hide a column of the input."""
+        return ", ".join(str(place + 1) for place in range(len(self._group)))
 
     def _make_final_query(self) -> str:
         finals = {aggregate.name: aggregate.final for aggregate in self.node.aggregates}

@@ -120,6 +120,12 @@ class Pipeline:
         marks = {name: dict(marks) for name, marks in self.watermarks.items()}
         return EpochResult(epoch.number, epoch.ends, outputs, deltas, marks, run.books, read.read)
 
+    def look(self, epoch: EpochInput, name: str) -> pa.Table:
+        """What one node emits for this input, as updates. Changes the state: for a pipeline made for it."""
+        run = _EpochRun(self, epoch)
+        run.read_all()
+        return run.rows(name, "updates")
+
     def _judge_dead(self, counts: ReadCounts) -> None:
         self._judged += counts.read
         self._dead += counts.dead + counts.late

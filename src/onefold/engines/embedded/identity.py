@@ -1,0 +1,79 @@
+"""Is this the flow that the state belongs to, and are these its sinks (INV-12)?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from onefold.errors import PlanChanged, SinkChanged
+from onefold.plan import Output, Plan
+from onefold.records import SinkEntry
+from onefold.types import EpochNumber, Token
+
+if TYPE_CHECKING:
+    from onefold.engines.embedded.opening import History
+
+__all__ = ["check_plan", "sink_entries"]
+
+
+def check_plan(before: Mapping[str, Any], plan: Plan) -> None:
+    """Nodes that stay must be what they were; new ones begin empty. Raises PlanChanged with the difference."""
+    now = plan.shape()
+    if before["commit"] != now["commit"]:
+        raise PlanChanged(flow=plan.flow, found=f"commit={now['commit']}", expected=f"commit={before['commit']}")
+    nodes: Any = now["nodes"]
+    for name, shape in before["nodes"].items():
+        if name in nodes and nodes[name] != shape:
+            changed = sorted(field for field in shape if nodes[name].get(field) != shape[field])
+            raise PlanChanged(
+                flow=plan.flow,
+                node=name,
+                found=", ".join(f"{field} = {nodes[name].get(field)}" for field in changed),
+                expected=", ".join(f"{field} = {shape[field]}" for field in changed),
+            )
+
+
+def sink_entries(history: History, outputs: Mapping[str, Output]) -> dict[str, SinkEntry]:
+    """The sinks' entries for the next start record. Raises SinkChanged while epochs wait for a sink that changed."""
+    before = dict(history.start.sinks) if history.start else {}
+    entries = {name: _entry(history, name, output, before.get(name)) for name, output in outputs.items()}
+    for name, entry in before.items():
+        if name not in outputs:
+            entries[name] = entry if entry.retired else _retire(history, name, entry)
+    return entries
+
+
+def _entry(history: History, name: str, output: Output, before: SinkEntry | None) -> SinkEntry:
+    shape = {**output.binding_shape(), "guarantee": str(output.guarantee)}
+    joined = EpochNumber(history.head + 1)
+    if before is None:
+        return SinkEntry(shape, joined)
+    if before.retired:
+        return SinkEntry(shape, joined, before.base if before.shape["target"] == shape["target"] else None)
+    through = EpochNumber(max(before.through, history.through.get(name, EpochNumber(0))))
+    if before.shape == shape:
+        return replace(before, through=through)
+    _demand_drained(history, name, found=shape, expected=before.shape)
+    base = _token_held(history, before) if before.shape["target"] == shape["target"] else None
+    return SinkEntry(shape, joined, base, through)
+
+
+def _retire(history: History, name: str, entry: SinkEntry) -> SinkEntry:
+    _demand_drained(history, name, found="it is no longer in the flow", expected=entry.shape)
+    return replace(entry, base=_token_held(history, entry), retired=True)
+
+
+def _token_held(history: History, entry: SinkEntry) -> Token | None:
+    """What a drained sink holds: the head's token if it is exactly-once, else what it had when it joined."""
+    newest = history.newest
+    if entry.shape["guarantee"] != "exactly-once" or newest is None or newest.epoch < entry.joined:
+        return entry.base
+    return Token(newest.epoch, newest.seal, newest.ends)
+
+
+def _demand_drained(history: History, name: str, *, found: object, expected: object) -> None:
+    if history.settled < history.head:
+        raise SinkChanged(
+            sink=name, found=found, expected=f"{expected}, until epoch {history.head} is settled ({history.settled} is)"
+        )

@@ -1,0 +1,227 @@
+"""Opening a flow's state folder: append a start record, read the journal, load the state, find out where every sink is.
+
+The start record is appended at the number after the last one read, if absent: nothing can stand between what was read
+and our start, and from then on an older process cannot append (INV-2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onefold.chain import Chain
+from onefold.clock import machine_name, new_key, new_seal_id, process_name
+from onefold.course import SinkRule
+from onefold.engines.embedded.archive import Archive
+from onefold.engines.embedded.identity import check_plan, sink_entries
+from onefold.engines.embedded.pipeline import Pipeline, StateTable
+from onefold.epoch import Recovered
+from onefold.errors import FileCorrupt, StateUnknown
+from onefold.journal import SqliteJournal
+from onefold.plan import Output, Plan
+from onefold.protocols import Clock, Journal
+from onefold.records import Seal, Start
+from onefold.spool import FolderSpool
+from onefold.state.snapshots import SnapshotStore
+from onefold.types import Attempt, EpochNumber, Incarnation, PartitionId, RecordNumber
+
+__all__ = ["History", "OpenedFlow", "open_flow", "read_history"]
+
+VERSION = "0.1"
+
+
+@dataclass
+class History:
+    """What the journal's records say, read from the first to the last."""
+
+    journal: str
+    last: RecordNumber = RecordNumber(0)  # noqa: RUF009
+    start: Start | None = None
+    seals: list[tuple[RecordNumber, Seal]] = field(default_factory=list)
+    settled: EpochNumber = EpochNumber(0)  # noqa: RUF009
+    freed: EpochNumber = EpochNumber(0)  # noqa: RUF009
+    through: dict[str, EpochNumber] = field(default_factory=dict)
+    given_up: dict[str, int] = field(default_factory=dict)
+    attempts: dict[str, Attempt] = field(default_factory=dict)
+    latest: dict[str, RecordNumber] = field(default_factory=dict)
+
+    @property
+    def head(self) -> EpochNumber:
+        """The newest sealed epoch."""
+        return self.seals[-1][1].epoch if self.seals else EpochNumber(0)
+
+    @property
+    def newest(self) -> Seal | None:
+        """The newest seal."""
+        return self.seals[-1][1] if self.seals else None
+
+
+@dataclass(frozen=True)
+class OpenedFlow:
+    """An opened flow, ready for an EpochCore."""
+
+    plan: Plan
+    folder: Path
+    journal: SqliteJournal
+    spool: FolderSpool
+    archive: Archive
+    snapshots: SnapshotStore
+    pipeline: Pipeline
+    recovered: Recovered
+    outputs: Mapping[str, Output]
+    history: History
+    notes: tuple[str, ...]
+
+
+def open_flow(
+    plan: Plan,
+    folder: Path,
+    outputs: Mapping[str, Output],
+    clock: Clock,
+    *,
+    is_locked: bool = True,
+    adopt: bool = False,
+) -> OpenedFlow:
+    """Open the state of `plan` in `folder`. outputs: the plan's and the built-in ones, by name.
+
+    Raises JournalLocked, Fenced, FileCorrupt, PlanChanged, SinkChanged, DiskError.
+    If killed inside: at most a start record more.
+    """
+    journal = SqliteJournal(folder, new_id=new_seal_id(), is_locked=is_locked)
+    try:
+        return _open(plan, journal, outputs, clock, adopt=adopt)
+    except BaseException:
+        journal.close()
+        raise
+
+
+def _open(
+    plan: Plan, journal: SqliteJournal, outputs: Mapping[str, Output], clock: Clock, *, adopt: bool
+) -> OpenedFlow:
+    history = read_history(journal, journal.id)
+    before = history.start
+    if before is not None:
+        check_plan(before.plan, plan)
+    entries = sink_entries(history, outputs)
+    location = _location(journal.path)
+    start = Start(
+        process={**process_name(), "at": clock.now()},
+        location=location,
+        plan=plan.shape(),
+        sinks=entries,
+        state_key=before.state_key if before else new_key().hex(),
+        version=VERSION,
+    )
+    incarnation = Incarnation(history.last + 1)
+    journal.append(RecordNumber(incarnation), start.record())
+    history.last, history.latest["start"] = RecordNumber(incarnation), RecordNumber(incarnation)
+    spool = FolderSpool(journal.folder / "spool")
+    headers = [seal.chain_header(has_payload=seal.epoch > history.freed) for _, seal in history.seals]
+    chain = Chain(journal.id, headers)
+    archive = Archive(journal, spool, plan.settings)
+    archive.freed = history.freed
+    for number, seal in history.seals:
+        archive.add(number, seal, hold=False)
+    pipeline = Pipeline(plan, bytes.fromhex(start.state_key))
+    snapshots = SnapshotStore(journal.folder / "snapshots")
+    notes = _load_state(pipeline, snapshots, history, chain, spool)
+    spool.sweep(archive.named_files())
+    rules = tuple(_rule(name, output, entries[name], history) for name, output in outputs.items())
+    may_abort = adopt or before is None or before.location == location
+    recovered = Recovered(chain, incarnation, history.settled, rules, may_abort)
+    return OpenedFlow(
+        plan, journal.folder, journal, spool, archive, snapshots, pipeline, recovered, outputs, history, notes
+    )
+
+
+def read_history(journal: Journal, journal_id: str) -> History:
+    """Read all records. Changes nothing."""
+    history = History(journal_id)
+    for number, record in journal.read(RecordNumber(1)):
+        history.last = number
+        header = record.header
+        match record.kind:
+            case "start":
+                history.start = Start.of(record)
+                history.latest["start"] = number
+            case "seal":
+                history.seals.append((number, Seal.of(record)))
+            case "settle":
+                history.settled, history.freed = header["epoch"], header["freed"]
+                history.through.update(header["through"])
+                history.given_up.update(header["given_up"])
+                history.latest["settle"] = number
+            case "attempt":
+                sink = header["sink"]
+                history.attempts[sink] = Attempt(sink, header["first"], header["last"])
+                history.latest[f"attempt {sink}"] = number
+            case "outcome":
+                sink = header["sink"]
+                history.through[sink] = header["last"]
+                history.given_up[sink] = history.given_up.get(sink, 0) + header["rows_given_up"]
+                history.attempts.pop(sink, None)
+                history.latest.pop(f"attempt {sink}", None)
+                history.latest[f"outcome {sink}"] = number
+    return history
+
+
+def _rule(name: str, output: Output, entry: Any, history: History) -> SinkRule:
+    return SinkRule(
+        name,
+        output.guarantee,
+        entry.joined,
+        entry.base,
+        max(entry.through, history.through.get(name, EpochNumber(0))),
+        history.attempts.get(name),
+    )
+
+
+def _load_state(
+    pipeline: Pipeline, snapshots: SnapshotStore, history: History, chain: Chain, spool: FolderSpool
+) -> tuple[str, ...]:
+    """The newest sound snapshot, then the deltas after it."""
+    snapshots.discard_after(history.head)
+    tables = pipeline.tables
+    loaded = snapshots.load_latest(history.head)
+    begin = EpochNumber(0)
+    if loaded is not None:
+        header = chain.get(loaded.epoch)
+        if header is not None and header.seal != loaded.seal:
+            raise StateUnknown(
+                "A snapshot belongs to another history than the journal.",
+                found=f"epoch {loaded.epoch}, seal {loaded.seal}",
+                expected=f"seal {header.seal}",
+                next_step="Restore journal and snapshots together, from one backup.",
+            )
+        begin = loaded.epoch
+        for name, table in loaded.tables.items():
+            if name in tables:
+                tables[name].load(table.blocks(), rows=table.rows)
+    for _, seal in history.seals:
+        if seal.epoch > begin:
+            _apply_deltas(tables, seal, spool)
+    if history.newest is not None:
+        for name, marks in history.newest.watermarks.items():
+            if name in pipeline.watermarks:
+                pipeline.watermarks[name] = {PartitionId(partition): mark for partition, mark in marks.items()}
+    return (loaded.note,) if loaded is not None and loaded.note else ()
+
+
+def _apply_deltas(tables: Mapping[str, StateTable], seal: Seal, spool: FolderSpool) -> None:
+    for delta in seal.deltas:
+        if delta.inline is None and "file" not in delta.detail:
+            raise FileCorrupt(
+                "The state cannot be rebuilt: a change of it is gone and no snapshot holds it.",
+                table=delta.table,
+                epoch=seal.epoch,
+            )
+        if delta.table in tables:
+            tables[delta.table].apply_delta(spool.get(delta.detail, delta.inline).to_batches())
+
+
+def _location(path: Path) -> dict[str, Any]:
+    """Where the journal stands: a copied or moved one stands somewhere else."""
+    status = path.stat()
+    return {"machine": machine_name(), "path": str(path.resolve()), "inode": status.st_ino}

@@ -1,0 +1,35 @@
+"""A look at the first rows of a stream, without state, journal or any other effect."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pyarrow as pa
+
+from onefold.engines.embedded.ingest import Ingest
+from onefold.engines.embedded.pipeline import Pipeline
+from onefold.plan import Plan
+from onefold.types import EpochNumber
+
+__all__ = ["preview"]
+
+READ_ROWS = 10_000
+"""How many rows are read at most to find the ones to show."""
+
+
+def preview(plan: Plan, node: str, rows: int) -> pa.Table:
+    """Up to `rows` rows of what the node emits for the first input; open windows are shown as they would stand.
+
+    Raises SourceUnavailable, UserCodeError.
+    """
+    settings = replace(plan.settings, epoch_rows=READ_ROWS, max_dead=1.0)
+    pipeline = Pipeline(replace(plan, settings=settings, outputs=()), bytes(16))
+    ingest = Ingest(pipeline, {}, EpochNumber(1))
+    ingest.open()
+    try:
+        epoch = ingest.next(0.0)
+    finally:
+        ingest.close()
+    if epoch is None:
+        return plan.node(node).schema.empty_table()
+    return pipeline.look(epoch, node).slice(0, rows)
