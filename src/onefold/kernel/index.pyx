@@ -331,7 +331,7 @@ cdef class KeyIndex:
         if part.length >= MOST_ENTRIES:
             return False
         if part.allotted < CHUNK:
-            size = FIRST_CHUNK if part.allotted == 0 else 4 * part.allotted
+            size = FIRST_CHUNK if part.allotted == 0 else 2 * part.allotted
         if part.allotted == 0 or part.allotted >= CHUNK:
             chunks = <Entry **> realloc(part.chunks, (chunk + 1) * sizeof(Entry *))
             if chunks == NULL:

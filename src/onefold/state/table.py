@@ -14,6 +14,7 @@ import pyarrow as pa
 from onefold.errors import check
 from onefold.kernel.index import KeyIndex
 from onefold.kernel.rowhash import hash_rows
+from onefold.state.blocks import stored_schema
 from onefold.state.segment import ROW_BITS, Segment
 
 __all__ = ["FrozenKeyedTable", "KeyedTable"]
@@ -36,7 +37,8 @@ class KeyedTable:
 
     Args:
         name: of the operator; names it in errors.
-        key_schema, value_schema: the columns, of any Arrow type. Nulls in keys are equal to each other.
+        key_schema, value_schema: the columns, of any Arrow type; `stored_schema` says what becomes of them (`schema`).
+            Nulls in keys are equal to each other.
         hash_key: the flow's 16 random bytes.
         expiry: a column of an integer, date or timestamp type by which `take_expired` finds rows; None: there is none.
     """
@@ -45,8 +47,8 @@ class KeyedTable:
         self, name: str, key_schema: pa.Schema, value_schema: pa.Schema, *, hash_key: bytes, expiry: str | None = None
     ) -> None:
         self.name = name
-        self.key_schema = _nullable(key_schema)
-        self.value_schema = _nullable(value_schema)
+        self.key_schema = stored_schema(key_schema)
+        self.value_schema = stored_schema(value_schema)
         self.schema = pa.schema([*self.key_schema, *self.value_schema])
         self.delta_schema = self.schema.append(pa.field("_deleted", pa.bool_()))
         check(len(set(self.schema.names)) == len(self.schema), "column names are unique", table=name)
@@ -169,8 +171,12 @@ class KeyedTable:
 
     def _conform(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         """The batch under our own schema; its names and types must be those, in order."""
-        is_same = batch.schema.names == schema.names and batch.schema.types == schema.types
-        check(is_same, "rows have the schema of their table", table=self.name, found=batch.schema)
+        given = stored_schema(batch.schema)
+        check(given.equals(schema), "rows have the schema of their table", table=self.name, found=batch.schema)
+        if batch.schema.types != schema.types:
+            batch = pa.RecordBatch.from_arrays(
+                [column.cast(kind) for column, kind in zip(batch.columns, schema.types, strict=True)], schema=schema
+            )
         return pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
     def _hash(self, rows: pa.RecordBatch | pa.Table) -> npt.NDArray[np.uint64]:
@@ -310,11 +316,6 @@ def _runs(flags: pa.BooleanArray) -> Iterator[tuple[int, int, bool]]:
     for start, end in pairwise(bounds):
         if end > start:
             yield start, end, bool(values[start])
-
-
-def _nullable(schema: pa.Schema) -> pa.Schema:
-    """The same columns, all nullable, without metadata: absent values are nulls in look-ups and deltas."""
-    return pa.schema([pa.field(field.name, field.type) for field in schema])
 
 
 def _to_batches(rows: pa.RecordBatch | pa.Table) -> list[pa.RecordBatch]:
