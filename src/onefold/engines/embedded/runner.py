@@ -20,7 +20,7 @@ from onefold.engines.embedded.pipeline import EpochInput
 from onefold.engines.embedded.snapshotting import SnapshotPacer
 from onefold.engines.embedded.workers import ThreadWorkers
 from onefold.errors import OnefoldError
-from onefold.guarantee.declared import refuse_broken_promises
+from onefold.guarantee.declared import refuse_unkept
 from onefold.plan import Plan
 from onefold.protocols import Clock
 from onefold.steps import DrainAsked, StopAsked
@@ -107,7 +107,7 @@ class Run:
         is_locked: bool = True,
     ) -> None:
         """Open the flow: everything that can be wrong with its state is raised here. Nothing is read yet."""
-        refuse_broken_promises(plan)
+        refuse_unkept(plan)
         self._clock = clock or SystemClock()
         outputs = all_outputs(plan, folder)
         self._opened: OpenedFlow = open_flow(plan, folder, outputs, self._clock, is_locked=is_locked)
