@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -18,10 +18,21 @@ __all__ = [
 
 
 def to_schema(declared: object) -> pa.Schema:
-    """A schema from a dict of SQL types, a pyarrow.Schema or an annotated dataclass. Raises SchemaError."""
+    """A schema from a dict of SQL types, a pyarrow.Schema or an annotated dataclass. Raises SchemaError.
+
+    The change column may stand in a dict or a pyarrow.Schema, though its name is reserved otherwise.
+    """
     from onefold.formats.schema import to_schema as declared_schema
 
-    schema: pa.Schema = declared_schema(declared)
+    if isinstance(declared, Mapping) and OP_COLUMN in declared:
+        rest = {name: kind for name, kind in declared.items() if name != OP_COLUMN}
+        op = declared_schema({"op": declared[OP_COLUMN]}).field(0).with_name(OP_COLUMN)
+        schema: pa.Schema = declared_schema(rest).insert(list(declared).index(OP_COLUMN), op)
+    elif isinstance(declared, pa.Schema) and OP_COLUMN in declared.names:
+        place = declared.get_field_index(OP_COLUMN)
+        schema = declared_schema(declared.remove(place)).insert(place, declared.field(place))
+    else:
+        schema = declared_schema(declared)
     return schema_of(list(schema), "schema")
 
 

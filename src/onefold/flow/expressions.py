@@ -177,7 +177,7 @@ def nearest(name: str, names: Sequence[str]) -> str:
     'Did you mean amount?'
     """
     by_folded = {known.casefold(): known for known in reversed(names)}
-    close = difflib.get_close_matches(name.casefold(), by_folded, n=2, cutoff=0.6)
+    close = difflib.get_close_matches(name.casefold(), by_folded, n=2, cutoff=0.65)
     if close:
         return "Did you mean " + " or ".join(by_folded[folded] for folded in close) + "?"
     return "There are: " + (", ".join(names) or "none") + "."

@@ -83,7 +83,7 @@ def _declared(endpoint: Any, source: Source, schema: object, label: str) -> pa.S
             f"The read of {label} needs a schema: the source does not know its columns.",
             expected='for instance schema={"event_id": "VARCHAR", "amount": "DECIMAL(18,2)"}',
         )
-    return columns.to_schema(infer())
+    return columns.schema_of(list(infer()), f"the schema of {label}")
 
 
 def _meta_fields(source: Source, meta: Sequence[str], label: str) -> list[pa.Field]:

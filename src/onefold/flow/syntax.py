@@ -199,6 +199,7 @@ def _is_plain_list(node: Tree) -> bool:
         and not node["cte_map"]["map"]
         and node["from_table"]["type"] == "EMPTY"
         and not node["group_expressions"]
+        and node["aggregate_handling"] == "STANDARD_HANDLING"
         and all(node[clause] is None for clause in ("where_clause", "having", "sample", "qualify"))
     )
 
