@@ -76,7 +76,7 @@ class KeySet:
         horizon = _FOREVER if self._within is None else self._within
         mask = self._index.first_seen(hashes, times, horizon, self._least)
         if mask.any():
-            self._delta.append(_to_batch(hashes[mask], times[mask]))
+            self._delta.append(_to_batch(np.compress(mask, hashes, axis=0), times[mask]))
         return mask
 
     def expire(self, floor: int, *, limit_entries: int = _SWEEP_ENTRIES) -> int:
@@ -158,7 +158,7 @@ class FrozenKeySet:
                 yield _to_batch(hashes, times)
             else:
                 alive = times >= self._least
-                yield _to_batch(hashes[alive], times[alive])
+                yield _to_batch(np.compress(alive, hashes, axis=0), times[alive])
 
     def close(self) -> None:
         """Let go of it unread. May be called twice."""
@@ -166,7 +166,8 @@ class FrozenKeySet:
 
 
 def _to_batch(hashes: npt.NDArray[np.uint64], times: npt.NDArray[np.int64]) -> pa.RecordBatch:
-    return pa.record_batch([hashes_to_array(hashes), pa.array(times)], schema=KeySet.schema)
+    column = pa.Array.from_buffers(pa.int64(), len(times), [None, pa.py_buffer(times)])
+    return pa.record_batch([hashes_to_array(hashes), column], schema=KeySet.schema)
 
 
 def _floor_row(floor: int) -> pa.RecordBatch:
