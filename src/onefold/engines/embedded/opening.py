@@ -27,7 +27,7 @@ from onefold.spool import FolderSpool
 from onefold.state.snapshots import SnapshotStore
 from onefold.types import Attempt, EpochNumber, Incarnation, PartitionId, RecordNumber
 
-__all__ = ["History", "OpenedFlow", "open_flow", "read_history"]
+__all__ = ["History", "OpenedFlow", "open_flow", "read_history", "where_to_read"]
 
 VERSION = "0.1"
 
@@ -165,6 +165,13 @@ def read_history(journal: Journal, journal_id: str) -> History:
                 history.latest.pop(f"attempt {sink}", None)
                 history.latest[f"outcome {sink}"] = number
     return history
+
+
+def where_to_read(opened: OpenedFlow) -> tuple[dict[str, dict[PartitionId, Any]], EpochNumber]:
+    """The positions to read next, by read, and the number of the next epoch."""
+    newest = opened.history.newest
+    ends = {name: dict(marks) for name, marks in newest.ends.items()} if newest else {}
+    return ends, EpochNumber(opened.recovered.chain.head + 1)
 
 
 def _rule(name: str, output: Output, entry: Any, history: History) -> SinkRule:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 from onefold.clock import SystemClock, new_seal_id
 from onefold.engines.embedded.conductor import Conductor, Draft, Trace
 from onefold.engines.embedded.ingest import Ingest
-from onefold.engines.embedded.opening import OpenedFlow, open_flow
+from onefold.engines.embedded.opening import OpenedFlow, open_flow, where_to_read
 from onefold.engines.embedded.outputs import all_outputs
 from onefold.engines.embedded.pipeline import EpochInput
 from onefold.engines.embedded.snapshotting import SnapshotPacer
@@ -113,7 +113,7 @@ class Run:
         self._opened: OpenedFlow = open_flow(plan, folder, outputs, self._clock, is_locked=is_locked)
         self._until, self._close = until, close
         self._conductor = Conductor(self._opened, ThreadWorkers(), self._clock, trace=trace)
-        self._ingest = Ingest(self._opened.pipeline, *_where_to_read(self._opened))
+        self._ingest = Ingest(self._opened.pipeline, *where_to_read(self._opened))
         self._pacer = SnapshotPacer(self._opened)
         self._to_compute: queue.Queue[EpochInput | None] = queue.Queue(READ_AHEAD_EPOCHS)
         self._computed: queue.Queue[Draft | None] = queue.Queue(READ_AHEAD_EPOCHS)
@@ -277,9 +277,3 @@ class Run:
             notes=self._opened.notes,
             stopped_sinks=dict(conductor.stopped_sinks),
         )
-
-
-def _where_to_read(opened: OpenedFlow) -> tuple[dict[str, dict[Any, Any]], EpochNumber]:
-    newest = opened.history.newest
-    ends = {name: dict(marks) for name, marks in newest.ends.items()} if newest else {}
-    return ends, EpochNumber(opened.recovered.chain.head + 1)
