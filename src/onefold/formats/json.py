@@ -27,6 +27,7 @@ from onefold.errors import check
 from onefold.formats.duck import first_number, literal, run
 from onefold.formats.exact import Converter, Unfit, converter, parse_json
 from onefold.formats.fast import typed_text
+from onefold.formats.lines import MAX_RECORD_BYTES, Records, split_records
 from onefold.formats.rows import Part, Refusals, gather, texts, to_part
 from onefold.formats.types import is_json
 from onefold.protocols import Decoded
@@ -43,6 +44,8 @@ _GUARDED_BATCHES = 64  # after a malformed row, how many batches are validated f
 class JsonLines:
     """One JSON object per binary value (newline-delimited JSON when it comes from a file)."""
 
+    has_header = False
+
     def __init__(self) -> None:
         self._guarded_batches = 0  # a hint for speed; threads may race on it without harm
 
@@ -50,6 +53,10 @@ class JsonLines:
     def name(self) -> str:
         """Json."""
         return "json"
+
+    def split(self, buffer: pa.Buffer, *, is_final: bool, max_record_bytes: int = MAX_RECORD_BYTES) -> Records:
+        """The whole lines of a buffer, see `split_records`."""
+        return split_records(buffer, is_final=is_final, max_record_bytes=max_record_bytes)
 
     def decode(self, payload: pa.Array | pa.ChunkedArray, schema: pa.Schema, *, is_lenient: bool) -> Decoded:
         """Decode each value. Rows that hold no object are "malformed", values that do not fit "misfit".

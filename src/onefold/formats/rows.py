@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from onefold.errors import check
 from onefold.formats.exact import Converter, Unfit
+from onefold.formats.lines import CUT_MARK
 from onefold.protocols import Decoded, Misfits
 
 __all__ = ["Part", "Refusals", "gather", "shorten", "texts", "to_part"]
@@ -132,7 +133,8 @@ def shorten(text: str) -> str:
 def _valid_only(chunk: pa.Array, target: pa.DataType, start: int, refusals: Refusals) -> pa.Array:
     """The chunk's valid rows; halving finds the others without looking at every row."""
     if len(chunk) == 1:
-        refusals.add(start, "malformed", "not UTF-8")
+        is_cut = chunk[0].as_py().endswith(CUT_MARK)
+        refusals.add(start, "malformed", "the record is too long" if is_cut else "not UTF-8")
         return pa.nulls(1, target)
     half = len(chunk) // 2
     made = []
