@@ -11,7 +11,6 @@ import pyarrow as pa
 from onefold.durations import Duration, duration_micros
 from onefold.errors import BuildError, SchemaError
 from onefold.flow import columns
-from onefold.flow.expressions import nearest
 from onefold.flow.graph import Draft, check_name
 from onefold.plan import ReadNode
 from onefold.protocols import Format, Source, describe
@@ -48,9 +47,9 @@ def read_draft(endpoint: Any, schema: object, options: ReadOptions) -> tuple[Dra
     if options.casts not in ("exact", "lenient"):
         raise BuildError("There is no such kind of casts.", found=repr(options.casts), expected="exact or lenient")
     label = str(describe(endpoint))
-    wanted = _format(options.format, label)
+    wanted = _format(options.format)
     source = _source_of(endpoint, wanted)
-    kept_format = None if source.promise.payload == "rows" else wanted or _default_format(endpoint, source, label)
+    kept_format = None if source.promise.payload == "rows" else wanted or _default_format(endpoint, source)
     declared = _declared(endpoint, source, schema, label)
     rows = columns.schema_of([*declared, *_meta_fields(source, options.meta, label)], f"the read of {label}")
     lateness, max_ahead = _times(options, declared)
@@ -111,25 +110,28 @@ def _times(options: ReadOptions, declared: pa.Schema) -> tuple[int | None, int |
     return duration_micros(options.lateness or 0, what="lateness"), ahead
 
 
-def _format(wanted: str | Format | None, label: str) -> Format | None:
+def _format(wanted: str | Format | None) -> Format | None:
     if wanted is None:
         return None
     if isinstance(wanted, str):
-        return _format_named(wanted, label)
+        return _format_named(wanted)
     if isinstance(wanted, Format):
         return wanted
     raise BuildError("This is no format.", found=repr(wanted), expected="a name, or an object with name and decode")
 
 
-def _default_format(endpoint: Any, source: Source, label: str) -> Format:
-    name = getattr(endpoint, "format_name", None) or getattr(source, "format_name", None) or "json"
-    return _format_named(str(name), label)
+def _default_format(endpoint: Any, source: Source) -> Format:
+    for part in (endpoint, source):
+        own = getattr(part, "format", None)
+        if isinstance(own, Format):
+            return own
+        name = getattr(part, "format_name", None)
+        if isinstance(name, str):
+            return _format_named(name)
+    return _format_named("json")
 
 
-def _format_named(name: str, label: str) -> Format:
-    from onefold.formats.json import JsonLines
+def _format_named(name: str) -> Format:
+    from onefold.formats import format_named
 
-    known: dict[str, type[Format]] = {"json": JsonLines}
-    if name not in known:
-        raise BuildError(f"There is no format {name!r}.", next_step=nearest(name, sorted(known)), read=label)
-    return known[name]()
+    return format_named(name)
