@@ -52,6 +52,7 @@ class Aggregation:
         self._partial_query = self._make_partial_query()
         self._merge_query = self._make_merge_query()
         self._final_query = self._make_final_query()
+        self._renames = self._find_renames()
 
     def run(self, rows: pa.Table) -> tuple[pa.Table, int]:
         """Takes rows in. Returns the groups they touched, as they now are (partial columns), and how many are new."""
@@ -85,6 +86,8 @@ class Aggregation:
         """The user's columns of partial rows."""
         if partial.num_rows == 0:
             return self.node.schema.empty_table()
+        if self._renames is not None:
+            return pa.table([partial.column(name) for name in self._renames], schema=self.node.schema)
         return self._sql.run(self._final_query, {"input": partial}, self.node.schema)
 
     def _make_partial_query(self) -> str:
@@ -112,6 +115,17 @@ class Aggregation:
     def _places(self) -> str:
         """By place: the window's start is an expression, and a key may hide a column of the input."""
         return ", ".join(str(place + 1) for place in range(len(self._group)))
+
+    def _find_renames(self) -> list[str] | None:
+        """The partial column behind each of the user's, when no expression stands between: then no query is run."""
+        named = {identifier(name): name for name in self._columns.names}
+        finals = {aggregate.name: named.get(aggregate.final) for aggregate in self.node.aggregates}
+        origins = [finals.get(name, name) for name in self.node.schema.names]
+        fits = [
+            origin is not None and self._columns.field(origin).type == field.type
+            for origin, field in zip(origins, self.node.schema, strict=True)
+        ]
+        return [origin for origin in origins if origin is not None] if all(fits) else None
 
     def _make_final_query(self) -> str:
         finals = {aggregate.name: aggregate.final for aggregate in self.node.aggregates}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from onefold.books import Books
-from onefold.errors import NotSupported, TooManyDead, check
+from onefold.errors import NotSupported, TooManyDead
 from onefold.operators.aggregate import Aggregation
 from onefold.operators.dedup import Dedup
 from onefold.operators.latest import last_of_each_key
@@ -110,7 +110,7 @@ class Pipeline:
             outputs[DEAD_LETTERS] = dead
             run.books.sink(DEAD_LETTERS, dead)
         for name in self._groups:  # one that no output has asked for must still take its rows
-            run.rows(name, "updates")
+            run.take_in(name)
         for name, dedup in self._dedups.items():
             run.rows(name, "rows")
             dedup.advance(run.watermark(name))
@@ -146,6 +146,7 @@ class _EpochRun:
         self._pipe = pipeline
         self._epoch = epoch
         self._done: dict[tuple[str, Flavour], pa.Table] = {}
+        self._taken: dict[str, dict[Flavour, pa.Table]] = {}
 
     def read_all(self) -> tuple[ReadCounts, pa.Table]:
         """Judges every part in position order. Returns the counts of all reads and their dead letters."""
@@ -227,7 +228,8 @@ class _EpochRun:
                 self.books.operator(node.name, "dedup", **vars(counts))
                 return rows
             case AggregateNode():
-                return self._aggregate(node, flavour)
+                self.take_in(node.name)
+                return self._pipe._groups[node.name].finals(self._taken[node.name][flavour])
             case _:
                 raise NotSupported(f"The embedded engine has no operator for {type(node).__name__}.", node=node.name)
 
@@ -248,8 +250,12 @@ class _EpochRun:
             name, "step", read=rows_in, out=out, created=max(0, out - rows_in), filtered=max(0, rows_in - out)
         )
 
-    def _aggregate(self, node: AggregateNode, flavour: Flavour) -> pa.Table:
-        group = self._pipe._groups[node.name]
+    def take_in(self, name: str) -> None:
+        """Let an aggregate take its rows, once an epoch, whoever asks for its results, or nobody."""
+        if name in self._taken:
+            return
+        group = self._pipe._groups[name]
+        node = group.node
         rows = self.rows(node.inputs[0], "rows")
         before = len(group.table)
         touched, opened = group.run(rows)
@@ -263,10 +269,7 @@ class _EpochRun:
             held_before=before,
             held_after=len(group.table),
         )
-        self._done[node.name, "updates"] = group.finals(touched)
-        self._done[node.name, "closed"] = group.finals(closed)
-        check((node.name, flavour) in self._done, "an aggregate emits updates or closed windows", node=node.name)
-        return self._done[node.name, flavour]
+        self._taken[name] = {"updates": touched, "closed": closed}
 
 
 def _fusable(pipe: Pipeline, node: WhereNode | SelectNode) -> list[WhereNode | SelectNode]:
