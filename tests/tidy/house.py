@@ -32,7 +32,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "protocols durations settings",
         "epoch course steps chain records plan flow books",
         "journal spool formats state operators connectors",
-        "guarantee audit",
+        "guarantee audit finding",
         "engines",
         "testing verify",
         "cli dashboard __main__",
