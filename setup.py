@@ -3,12 +3,21 @@
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
+KERNEL = "src/onefold/kernel"
+SHARED = {"index": ["partition.pxd"], "rowhash": ["siphash.pxd"]}
+
 setup(
     ext_modules=cythonize(
         [
-            Extension("onefold.kernel.index", ["src/onefold/kernel/index.pyx"], extra_compile_args=["-O3"]),
-            Extension("onefold.kernel.rowhash", ["src/onefold/kernel/rowhash.pyx"], extra_compile_args=["-O3"]),
+            Extension(
+                f"onefold.kernel.{name}",
+                [f"{KERNEL}/{name}.pyx"],
+                depends=[f"{KERNEL}/{file}" for file in files],
+                extra_compile_args=["-O3"],
+            )
+            for name, files in SHARED.items()
         ],
+        include_path=["src"],
         language_level="3",
     )
 )

@@ -6,7 +6,7 @@ dense, in chunks of 512 that never move, and an open-addressing table of 4-byte 
 24 bits of entry number. A probe touches an entry only when the tag agrees. Removing an entry moves the partition's
 last one into its place, so entries stay dense.
 
-Growth. Only slot tables are rebuilt, one partition at a time, by a factor of 1.5 from capacities that are staggered
+Growth. Only slot tables are rebuilt, one partition at a time, by a factor of 1.35 from capacities that are staggered
 between the partitions; so at any time only a small share of them is near its limit, the memory a key needs hardly
 varies with the number of keys, and the longest rebuild is a thousandth of the table.
 
@@ -25,6 +25,11 @@ import threading
 
 import numpy as np
 
+from onefold.kernel.partition cimport (
+    CHUNK, CHUNK_BITS, EMPTY, FIRST_CHUNK, FIRST_ID, ID_BITS, MOST_ENTRIES, PARTITION_SHIFT, PARTITIONS, REMOVED, Entry,
+    Former, Partition, Saved, View, entry_at, home_of, next_match, slot_of,
+)
+
 cdef extern from *:
     """
     #define of_prefetch(address) __builtin_prefetch((const void *)(address), 1, 3)
@@ -32,54 +37,12 @@ cdef extern from *:
     void of_prefetch(const void *address) noexcept nogil
 
 cdef enum:
-    PARTITIONS = 1024
-    PARTITION_SHIFT = 54        # 64 - log2(PARTITIONS)
-    CHUNK_BITS = 9
-    CHUNK = 512                 # entries
-    FIRST_CHUNK = 8             # entries; a small index stays small
     BLOCK = 64                  # keys whose memory is fetched together
-    ID_BITS = 24
-    EMPTY = 0
-    REMOVED = 1
-    FIRST_ID = 2                # slots hold entry number + FIRST_ID
-    MOST_ENTRIES = (1 << 24) - 4    # of one partition
     MOST_VIEWS = 8
     READ_ENTRIES = 65536        # about as many to a block of a frozen view
 
-cdef double GROWTH = 1.5
-cdef double FULLEST = 0.85
-
-cdef struct Entry:
-    uint64_t low
-    uint64_t high
-    int64_t value
-
-cdef struct Partition:
-    uint32_t *slots
-    Entry **chunks
-    double target               # exact capacity of the staggered sequence; `capacity` is it rounded
-    uint32_t capacity
-    uint32_t room               # slots that may still be taken before a rebuild
-    uint32_t length
-    uint32_t allotted           # entries
-
-cdef struct Former:
-    Entry entry
-    uint32_t number
-
-cdef struct Saved:
-    uint32_t length             # of the partition when it was frozen
-    uint32_t count
-    uint32_t capacity
-    bint is_done
-    uint8_t *marks              # one bit an entry: saved already
-    Former *entries
-
-cdef struct View:
-    bint is_closed
-    uint64_t bytes
-    Saved saved[PARTITIONS]
-
+cdef double GROWTH = 1.35
+cdef double FULLEST = 0.875
 
 cdef struct Task:
     const uint64_t *keys
@@ -275,7 +238,7 @@ cdef class KeyIndex:
         cdef int i
         for i in range(task.count):
             part = &self._partitions[task.keys[2 * i] >> PARTITION_SHIFT]
-            at[i] = _home(part, task.keys[2 * i])
+            at[i] = home_of(part, task.keys[2 * i])
             of_prefetch(part.slots + at[i])
         for i in range(task.count):
             part = &self._partitions[task.keys[2 * i] >> PARTITION_SHIFT]
@@ -287,7 +250,7 @@ cdef class KeyIndex:
                 if slot == EMPTY:
                     break
                 if slot >> ID_BITS == tag and slot != REMOVED:
-                    of_prefetch(_entry(part, (slot & 0xffffff) - FIRST_ID))
+                    of_prefetch(entry_at(part, (slot & 0xffffff) - FIRST_ID))
                     break
                 at[i] = at[i] + 1 if at[i] + 1 < part.capacity else 0
 
@@ -305,8 +268,8 @@ cdef class KeyIndex:
         part.slots = slots
         part.capacity = capacity
         for number in range(part.length):
-            entry = _entry(part, number)
-            at = _home(part, entry.low)
+            entry = entry_at(part, number)
+            at = home_of(part, entry.low)
             while slots[at] != EMPTY:
                 at = at + 1 if at + 1 < capacity else 0
             slots[at] = <uint32_t> ((entry.high & 0xff) << ID_BITS) | (number + FIRST_ID)
@@ -354,13 +317,13 @@ cdef class KeyIndex:
             return False
         if part.length == part.allotted and not self._make_chunk(part):
             return False
-        at = _home(part, low)
+        at = home_of(part, low)
         while part.slots[at] > REMOVED:
             at = at + 1 if at + 1 < part.capacity else 0
         if part.slots[at] == EMPTY:
             part.room -= 1
         part.slots[at] = <uint32_t> ((high & 0xff) << ID_BITS) | (part.length + FIRST_ID)
-        entry = _entry(part, part.length)
+        entry = entry_at(part, part.length)
         entry.low = low
         entry.high = high
         entry.value = value
@@ -378,10 +341,10 @@ cdef class KeyIndex:
         if self._view_count and not (self._save(part, number) and self._save(part, last)):
             return False
         if number != last:
-            moved = _entry(part, last)
-            other = _slot_of(part, moved, last)
+            moved = entry_at(part, last)
+            other = slot_of(part, moved, last)
             part.slots[other] = <uint32_t> ((moved.high & 0xff) << ID_BITS) | (number + FIRST_ID)
-            _entry(part, number)[0] = moved[0]
+            entry_at(part, number)[0] = moved[0]
         if part.slots[following] == EMPTY:
             part.slots[at] = EMPTY
             part.room += 1
@@ -421,7 +384,7 @@ cdef class KeyIndex:
                 saved.entries = entries
                 saved.capacity = capacity
             saved.marks[number >> 3] |= 1 << (number & 7)
-            saved.entries[saved.count].entry = _entry(part, number)[0]
+            saved.entries[saved.count].entry = entry_at(part, number)[0]
             saved.entries[saved.count].number = number
             saved.count += 1
         return True
@@ -440,9 +403,9 @@ cdef class KeyIndex:
                 if limit == 0:
                     return False
                 limit -= 1
-                entry = _entry(part, self._sweep_number - 1)
+                entry = entry_at(part, self._sweep_number - 1)
                 if entry.value < least:
-                    if not self._take_out(part, _slot_of(part, entry, self._sweep_number - 1)):
+                    if not self._take_out(part, slot_of(part, entry, self._sweep_number - 1)):
                         return False
                     removed[0] += 1
                 self._sweep_number -= 1
@@ -522,7 +485,7 @@ cdef void _copy_frozen(const Partition *part, Saved *saved, uint64_t *keys, int6
     cdef uint32_t number, i
     cdef Entry *entry
     for number in range(min(saved.length, part.length)):
-        entry = _entry(part, number)
+        entry = entry_at(part, number)
         keys[2 * number] = entry.low
         keys[2 * number + 1] = entry.high
         values[number] = entry.value
@@ -547,42 +510,6 @@ cdef void _free_view(View *view) noexcept:
     free(view)
 
 
-cdef inline Entry *_entry(const Partition *part, uint32_t number) noexcept nogil:
-    return part.chunks[number >> CHUNK_BITS] + (number & (CHUNK - 1))
-
-
-cdef inline uint32_t _home(const Partition *part, uint64_t low) noexcept nogil:
-    return <uint32_t> (((low & <uint64_t> 0xffffffff) * part.capacity) >> 32)
-
-
-cdef inline uint32_t _slot_of(const Partition *part, const Entry *entry, uint32_t number) noexcept nogil:
-    """The slot of an entry that is known to be there."""
-    cdef uint32_t at = _home(part, entry.low)
-    cdef uint32_t wanted = <uint32_t> ((entry.high & 0xff) << ID_BITS) | (number + FIRST_ID)
-    while part.slots[at] != wanted:
-        at = at + 1 if at + 1 < part.capacity else 0
-    return at
-
-
-cdef inline int64_t _next_match(const Partition *part, uint64_t low, uint64_t high, int64_t at) noexcept nogil:
-    """The first slot from `at` on (-1: from home) that holds this hash, or -1."""
-    cdef uint32_t slot, tag = <uint32_t> (high & 0xff)
-    cdef uint32_t place
-    cdef Entry *entry
-    if part.capacity == 0:
-        return -1
-    place = _home(part, low) if at < 0 else <uint32_t> at
-    while True:
-        slot = part.slots[place]
-        if slot == EMPTY:
-            return -1
-        if slot >> ID_BITS == tag and slot != REMOVED:
-            entry = _entry(part, (slot & 0xffffff) - FIRST_ID)
-            if entry.low == low and entry.high == high:
-                return place
-        place = place + 1 if place + 1 < part.capacity else 0
-
-
 # ---------------------------------------------------------------------------------------------------- verbs on blocks
 
 
@@ -592,9 +519,9 @@ cdef bint _find(KeyIndex index, const Task *task) noexcept nogil:
     cdef int i
     for i in range(task.count):
         part = &index._partitions[task.keys[2 * i] >> PARTITION_SHIFT]
-        at = _next_match(part, task.keys[2 * i], task.keys[2 * i + 1], -1)
+        at = next_match(part, task.keys[2 * i], task.keys[2 * i + 1], -1)
         task.mask[i] = at >= 0
-        task.out[i] = _entry(part, (part.slots[at] & 0xffffff) - FIRST_ID).value if at >= 0 else 0
+        task.out[i] = entry_at(part, (part.slots[at] & 0xffffff) - FIRST_ID).value if at >= 0 else 0
     return True
 
 
@@ -605,15 +532,15 @@ cdef bint _put(KeyIndex index, const Task *task) noexcept nogil:
     cdef int i
     for i in range(task.count):
         part = &index._partitions[task.keys[2 * i] >> PARTITION_SHIFT]
-        at = _next_match(part, task.keys[2 * i], task.keys[2 * i + 1], -1)
+        at = next_match(part, task.keys[2 * i], task.keys[2 * i + 1], -1)
         task.mask[i] = at >= 0
         task.out[i] = 0
         if at >= 0:
             number = (part.slots[at] & 0xffffff) - FIRST_ID
             if index._view_count and not index._save(part, number):
                 return False
-            task.out[i] = _entry(part, number).value
-            _entry(part, number).value = task.values[i]
+            task.out[i] = entry_at(part, number).value
+            entry_at(part, number).value = task.values[i]
         elif not index._append(part, task.keys[2 * i], task.keys[2 * i + 1], task.values[i]):
             return False
     return True
@@ -625,11 +552,11 @@ cdef bint _remove(KeyIndex index, const Task *task) noexcept nogil:
     cdef int i
     for i in range(task.count):
         part = &index._partitions[task.keys[2 * i] >> PARTITION_SHIFT]
-        at = _next_match(part, task.keys[2 * i], task.keys[2 * i + 1], -1)
+        at = next_match(part, task.keys[2 * i], task.keys[2 * i + 1], -1)
         task.mask[i] = at >= 0
         task.out[i] = 0
         if at >= 0:
-            task.out[i] = _entry(part, (part.slots[at] & 0xffffff) - FIRST_ID).value
+            task.out[i] = entry_at(part, (part.slots[at] & 0xffffff) - FIRST_ID).value
             if not index._take_out(part, <uint32_t> at):
                 return False
     return True
@@ -650,14 +577,14 @@ cdef bint _first_seen(KeyIndex index, const Task *task) noexcept nogil:
     for i in range(task.count):
         part = &index._partitions[task.keys[2 * i] >> PARTITION_SHIFT]
         is_new = True
-        at = _next_match(part, task.keys[2 * i], task.keys[2 * i + 1], -1)
+        at = next_match(part, task.keys[2 * i], task.keys[2 * i + 1], -1)
         while at >= 0:
-            stored = _entry(part, (part.slots[at] & 0xffffff) - FIRST_ID).value
+            stored = entry_at(part, (part.slots[at] & 0xffffff) - FIRST_ID).value
             if stored >= task.least and _is_near(stored, task.values[i], task.horizon):
                 is_new = False
                 break
             at = at + 1 if at + 1 < part.capacity else 0
-            at = _next_match(part, task.keys[2 * i], task.keys[2 * i + 1], at)
+            at = next_match(part, task.keys[2 * i], task.keys[2 * i + 1], at)
         task.mask[i] = is_new
         if is_new and not index._append(part, task.keys[2 * i], task.keys[2 * i + 1], task.values[i]):
             return False

@@ -36,6 +36,8 @@ from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, u
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
+from onefold.kernel.siphash cimport siphash_2_4_128
+
 import numpy as np
 import pyarrow as pa
 
@@ -86,11 +88,8 @@ def hash_rows(columns, bytes key):
         batches = [columns]
     else:
         if not isinstance(columns, pa.Table):
-            columns = list(columns)
-            if not columns:
-                raise ValueError("hash_rows needs at least one column")
-            columns = pa.Table.from_arrays(columns, names=[str(i) for i in range(len(columns))])
-        batches = columns.to_batches()
+            columns = _name(list(columns))
+        batches = [columns] if isinstance(columns, pa.RecordBatch) else columns.to_batches()
     rows = sum(batch.num_rows for batch in batches)
     result = np.empty((rows, 2), dtype=np.uint64)
     start = 0
@@ -98,6 +97,16 @@ def hash_rows(columns, bytes key):
         _hash_batch(batch, k0, k1, result[start : start + batch.num_rows])
         start += batch.num_rows
     return result
+
+
+def _name(list columns):
+    """Columns without names as a RecordBatch, or as a Table when one of them has chunks."""
+    if not columns:
+        raise ValueError("hash_rows needs at least one column")
+    names = [str(i) for i in range(len(columns))]
+    if all(isinstance(column, pa.Array) for column in columns):
+        return pa.RecordBatch.from_arrays(columns, names=names)
+    return pa.Table.from_arrays(columns, names=names)
 
 
 def digest(const uint64_t[:, ::1] hashes):
@@ -117,7 +126,7 @@ def siphash128(bytes message, bytes key):
     cdef uint64_t k0, k1
     cdef uint64_t out[2]
     _split_key(key, &k0, &k1)
-    _sip(<const uint8_t *> message, len(message), k0, k1, out)
+    siphash_2_4_128(<const uint8_t *> message, len(message), k0, k1, out)
     return int(out[0]).to_bytes(8, "little") + int(out[1]).to_bytes(8, "little")
 
 
@@ -127,53 +136,6 @@ cdef int _split_key(bytes key, uint64_t *k0, uint64_t *k1) except -1:
     k0[0] = int.from_bytes(key[:8], "little")
     k1[0] = int.from_bytes(key[8:], "little")
     return 0
-
-
-# ---------------------------------------------------------------------------------------------------------- SipHash
-
-
-cdef inline uint64_t _rotl(uint64_t x, int b) noexcept nogil:
-    return (x << b) | (x >> (64 - b))
-
-
-cdef inline void _round(uint64_t *v) noexcept nogil:
-    v[0] += v[1]; v[2] += v[3]
-    v[1] = _rotl(v[1], 13) ^ v[0]
-    v[3] = _rotl(v[3], 16) ^ v[2]
-    v[0] = _rotl(v[0], 32)
-    v[2] += v[1]; v[0] += v[3]
-    v[1] = _rotl(v[1], 17) ^ v[2]
-    v[3] = _rotl(v[3], 21) ^ v[0]
-    v[2] = _rotl(v[2], 32)
-
-
-cdef inline void _sip(const uint8_t *bytes, size_t length, uint64_t k0, uint64_t k1, uint64_t *out) noexcept nogil:
-    cdef uint64_t v[4]
-    cdef uint64_t word
-    cdef size_t i = 0
-    cdef int r
-    v[0] = k0 ^ <uint64_t> 0x736f6d6570736575
-    v[1] = k1 ^ <uint64_t> 0x646f72616e646f6d ^ 0xee
-    v[2] = k0 ^ <uint64_t> 0x6c7967656e657261
-    v[3] = k1 ^ <uint64_t> 0x7465646279746573
-    while i + 8 <= length:
-        memcpy(&word, bytes + i, 8)
-        v[3] ^= word
-        _round(v); _round(v)
-        v[0] ^= word
-        i += 8
-    word = <uint64_t> (length & 0xff) << 56
-    for r in range(<int> (length - i)):
-        word |= <uint64_t> bytes[i + r] << (8 * r)
-    v[3] ^= word
-    _round(v); _round(v)
-    v[0] ^= word
-    v[2] ^= 0xee
-    _round(v); _round(v); _round(v); _round(v)
-    out[0] = v[0] ^ v[1] ^ v[2] ^ v[3]
-    v[1] ^= 0xdd
-    _round(v); _round(v); _round(v); _round(v)
-    out[1] = v[0] ^ v[1] ^ v[2] ^ v[3]
 
 
 # -------------------------------------------------------------------------------------------- columns, seen from C
@@ -229,7 +191,7 @@ def _hash_batch(batch, uint64_t k0, uint64_t k1, uint64_t[:, ::1] out):
                     _encode(&root.children[c], root.offset + i, &buffer)
                 if buffer.has_failed:
                     break
-                _sip(buffer.bytes, buffer.length, k0, k1, &out[i, 0])
+                siphash_2_4_128(buffer.bytes, buffer.length, k0, k1, &out[i, 0])
         if buffer.has_failed:
             raise MemoryError
     finally:
@@ -290,10 +252,10 @@ cdef int _describe_plain(Column *column, const char *form, OfArray *array) excep
         column.kind, column.tag, column.width = FIXED, 0x0b, int(text[2:])
     elif text[:2] == "ts" or text[:2] == "tD":
         column.kind, column.tag = STAMP, 0x0c if text[1] == "D" else (0x06 if text[4:] == "" else 0x07)
-        column.per_second = _PER_SECOND[text[2]]
+        column.per_second = _PER_SECOND[text[2:3]]
     elif text in ("tts", "ttm", "ttu", "ttn"):
         column.kind, column.tag = TIME32 if text[2] in "sm" else TIME64, 0x09
-        column.per_second = _PER_SECOND[text[2]]
+        column.per_second = _PER_SECOND[text[2:3]]
     elif text[:3] == "+w:":
         column.kind, column.tag, column.width = FIXEDLIST, 0x0e, int(text[3:])
     else:
