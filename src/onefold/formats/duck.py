@@ -101,6 +101,8 @@ class _Session:
         view.rows = rows
         try:
             return self.connection.sql(f"EXECUTE {name}").to_arrow_table()
+        except UnicodeDecodeError as error:  # DuckDB cut the text of its own message inside a character
+            raise duckdb.InvalidInputException("a value could not be read") from error
         finally:
             view.rows = rows.slice(0, 0)
 

@@ -41,7 +41,7 @@ import pyarrow as pa
 from onefold.errors import SchemaError
 from onefold.formats.types import is_json, is_uuid, sql_type
 
-__all__ = ["Token", "Unfit", "Unread", "converter", "from_text", "parse_json"]
+__all__ = ["Token", "Unfit", "Unread", "converter", "from_text", "is_deep", "parse_json"]
 
 Converter = Callable[[Any], Any]
 
@@ -58,17 +58,27 @@ class Token(str):
 
 @dataclass(frozen=True)
 class Unread:
-    """JSON that Python cannot read, such as a nesting too deep. It fits no type but JSON."""
+    """JSON nested deeper than MAX_DEPTH. It fits no type but JSON."""
 
     text: str
 
 
+MAX_DEPTH = 100
+
+
 def parse_json(text: str) -> Any:
-    """A JSON value with numbers as Tokens; of equal keys the first counts. What Python cannot read is Unread."""
+    """A JSON value, numbers as Tokens; of equal keys the first counts. What cannot be read is Unread or a Token."""
+    if is_deep(text) and _depth(text) > MAX_DEPTH:
+        return Unread(text)
     try:
         return _decoder.decode(text)
-    except (ValueError, RecursionError):
+    except ValueError:
         return Unread(text) if text[:1] in ("{", "[", '"', "") else Token(text)
+
+
+def is_deep(text: str) -> bool:
+    """Whether the text may be nested deeper than MAX_DEPTH."""
+    return text.count("[") + text.count("{") > MAX_DEPTH
 
 
 @lru_cache(maxsize=1024)
@@ -405,6 +415,17 @@ def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _decoder = json.JSONDecoder(parse_float=Token, parse_int=Token, parse_constant=Token, object_pairs_hook=_first_of_each)
+
+
+_brackets = re.compile(r'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])', re.DOTALL)
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    for found in _brackets.finditer(text):
+        depth += (found.group(1) is not None) - (found.group(2) is not None)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _short(value: Any) -> str:

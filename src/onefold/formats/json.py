@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from onefold.errors import check
 from onefold.formats.duck import first_number, literal, run
-from onefold.formats.exact import Converter, Unfit, converter, parse_json
+from onefold.formats.exact import Converter, Unfit, converter, is_deep, parse_json
 from onefold.formats.fast import typed_text
 from onefold.formats.lines import MAX_RECORD_BYTES, Records, split_records
 from onefold.formats.rows import Part, Refusals, gather, texts, to_part
@@ -259,7 +259,8 @@ def _decode_few(plan: _Plan, text: pa.ChunkedArray, refusals: Refusals) -> list[
         for row, value in enumerate(text.to_pylist()):
             if value is None:
                 continue
-            found = None if "\\ud" in value or "\\uD" in value else parse_json(value)  # half a pair passes Python
+            has_pairs = "\\ud" in value or "\\uD" in value  # half a surrogate pair passes Python's reader
+            found = None if has_pairs or is_deep(value) else parse_json(value)
             if isinstance(found, dict):
                 yield row, [found.get(name) for name in names]
             else:
