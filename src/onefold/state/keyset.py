@@ -57,6 +57,11 @@ class KeySet:
         """Memory held."""
         return self._index.size_bytes
 
+    @property
+    def floor(self) -> int:
+        """What `expire` was last told: rows older than this cannot be judged any more and must not come."""
+        return self._floor
+
     def hash(self, columns: Any) -> npt.NDArray[np.uint64]:
         """Key columns (a list of arrays, a RecordBatch or a Table) to hashes; a null is a value like any other."""
         return hash_rows(columns, self._hash_key)
