@@ -58,7 +58,7 @@ def events(keys: int, batch: int) -> Iterator[npt.NDArray[np.int64]]:
     """Batches of event numbers of which a tenth were seen before; new ones follow the `keys` that are there."""
     random = np.random.default_rng(batch)
     following = keys
-    for _ in range(max(EVENTS // batch, 5)):
+    for _ in range(min(max(EVENTS // batch, 5), 200)):
         numbers = np.arange(following, following + batch)
         replayed = random.random(batch) < REPLAYED
         numbers[replayed] = random.integers(0, keys, int(replayed.sum()))
