@@ -19,63 +19,221 @@ from onefold.formats.json import JsonLines
 from onefold.formats.schema import to_schema
 
 SCALARS = [
-    "BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "UINTEGER", "UBIGINT", "HUGEINT", "REAL",
-    "DOUBLE", "DECIMAL(4,0)", "DECIMAL(9,9)", "DECIMAL(18,2)", "DECIMAL(38,10)", "VARCHAR", "BLOB", "UUID", "DATE",
-    "TIME", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMPTZ",
-]  # fmt: skip
+    "BOOLEAN",
+    "TINYINT",
+    "SMALLINT",
+    "INTEGER",
+    "BIGINT",
+    "UTINYINT",
+    "UINTEGER",
+    "UBIGINT",
+    "HUGEINT",
+    "REAL",
+    "DOUBLE",
+    "DECIMAL(4,0)",
+    "DECIMAL(9,9)",
+    "DECIMAL(18,2)",
+    "DECIMAL(38,10)",
+    "VARCHAR",
+    "BLOB",
+    "UUID",
+    "DATE",
+    "TIME",
+    "TIMESTAMP",
+    "TIMESTAMP_S",
+    "TIMESTAMP_MS",
+    "TIMESTAMP_NS",
+    "TIMESTAMPTZ",
+]
 NESTED = ["BIGINT[]", "STRUCT(a DECIMAL(5,2), b VARCHAR)", "MAP(VARCHAR, INT)", "DATE[2]", "STRUCT(a INT[])[]"]
 
 digits = st.text("0123456789", min_size=1, max_size=45)
 number_texts = st.one_of(
-    st.sampled_from([
-        "0", "-0", "-0.0", "1.0", "1e2", "1E+2", "1e-2", "0e9", "12.345", "12.3450", "1.7", "127", "128", "-128", "-129",
-        "255", "256", "9223372036854775807", "9223372036854775808", "-9223372036854775808", "9223372036854775807.0",
-        "18446744073709551615", "18446744073709551616", "9007199254740993", "1e400", "-1e400", "1e-400", "1e999999999",
-        "1e-99999999999999999999", "0e99999999999999999999", "3.4028235e38", "3.4028236e38", "16777217", "0.1", "1.5e1",
-        "1.50e-1", "1e38", "99999999999999999999999999999999999999", "9999", "9999.5", "0.9999999999", "1700000000",
-        "20240101", "1" + "0" * 400, "0." + "0" * 400 + "1", "1.00000017881393432617187499", "5e-324", "2e-324",
-    ]),
+    st.sampled_from(
+        [
+            "0",
+            "-0",
+            "-0.0",
+            "1.0",
+            "1e2",
+            "1E+2",
+            "1e-2",
+            "0e9",
+            "12.345",
+            "12.3450",
+            "1.7",
+            "127",
+            "128",
+            "-128",
+            "-129",
+            "255",
+            "256",
+            "9223372036854775807",
+            "9223372036854775808",
+            "-9223372036854775808",
+            "9223372036854775807.0",
+            "18446744073709551615",
+            "18446744073709551616",
+            "9007199254740993",
+            "1e400",
+            "-1e400",
+            "1e-400",
+            "1e999999999",
+            "1e-99999999999999999999",
+            "0e99999999999999999999",
+            "3.4028235e38",
+            "3.4028236e38",
+            "16777217",
+            "0.1",
+            "1.5e1",
+            "1.50e-1",
+            "1e38",
+            "99999999999999999999999999999999999999",
+            "9999",
+            "9999.5",
+            "0.9999999999",
+            "1700000000",
+            "20240101",
+            "1" + "0" * 400,
+            "0." + "0" * 400 + "1",
+            "1.00000017881393432617187499",
+            "5e-324",
+            "2e-324",
+        ]
+    ),
     st.builds(
         lambda sign, whole, fraction, exponent: sign + (whole.lstrip("0") or "0") + fraction + exponent,
-        st.sampled_from(["", "-"]), digits,
+        st.sampled_from(["", "-"]),
+        digits,
         st.one_of(st.just(""), digits.map(lambda d: "." + d)),
-        st.one_of(st.just(""), st.builds("{}{}{}".format, st.sampled_from("eE"), st.sampled_from(["", "+", "-"]),
-                                         st.integers(0, 60))),
+        st.one_of(
+            st.just(""),
+            st.builds("{}{}{}".format, st.sampled_from("eE"), st.sampled_from(["", "+", "-"]), st.integers(0, 60)),
+        ),
     ),
-)  # fmt: skip
+)
 two = st.integers(0, 99).map("{:02d}".format)
 temporal_texts = st.one_of(
-    st.sampled_from([
-        "2024-02-29", "2023-02-29", "0000-01-01", "0000-02-29", "9999-12-31T23:59:59.999999", "10000-01-01", "epoch", "infinity",
-        "2024-01-01 (BC)", "-0001-01-01", "2024-1-1", "2024-01-01T24:00:00", "2024-01-01T23:59:60", "2024/01/01",
-        " 2024-01-01", "2024-01-01 ", "2024-01-01T00:00:00 UTC", "2024-01-01T00:00:00.0000000", "now", "today",
-        "2024-01-01T00:00:00.0000001", "1677-09-21T00:12:43.145224193", "1677-09-21T00:12:43.145224192",
-        "2262-04-11T23:47:16.854775807", "2262-04-11T23:47:16.854775806", "1969-12-31T23:59:59.9", "00:00:00", "24:00:00",
-        "23:59:59.9999999", "1:2:3", "12:30", "12:30:45.123456000", "2024-01-01T12:30:45+02", "2024-01-01T12:30:45+02:00:30",
-    ]),
+    st.sampled_from(
+        [
+            "2024-02-29",
+            "2023-02-29",
+            "0000-01-01",
+            "0000-02-29",
+            "9999-12-31T23:59:59.999999",
+            "10000-01-01",
+            "epoch",
+            "infinity",
+            "2024-01-01 (BC)",
+            "-0001-01-01",
+            "2024-1-1",
+            "2024-01-01T24:00:00",
+            "2024-01-01T23:59:60",
+            "2024/01/01",
+            " 2024-01-01",
+            "2024-01-01 ",
+            "2024-01-01T00:00:00 UTC",
+            "2024-01-01T00:00:00.0000000",
+            "now",
+            "today",
+            "2024-01-01T00:00:00.0000001",
+            "1677-09-21T00:12:43.145224193",
+            "1677-09-21T00:12:43.145224192",
+            "2262-04-11T23:47:16.854775807",
+            "2262-04-11T23:47:16.854775806",
+            "1969-12-31T23:59:59.9",
+            "00:00:00",
+            "24:00:00",
+            "23:59:59.9999999",
+            "1:2:3",
+            "12:30",
+            "12:30:45.123456000",
+            "2024-01-01T12:30:45+02",
+            "2024-01-01T12:30:45+02:00:30",
+        ]
+    ),
     st.builds(
-        "{}-{}-{}{}{}:{}:{}{}{}".format, st.integers(0, 9999).map("{:04d}".format), st.integers(1, 12).map("{:02d}".format),
-        st.integers(1, 31).map("{:02d}".format), st.sampled_from(["T", " ", "t", "  "]), st.integers(0, 24).map("{:02d}".format),
-        two, two, st.one_of(st.just(""), st.text("0123456789", max_size=10).map(lambda d: "." + d)),
+        "{}-{}-{}{}{}:{}:{}{}{}".format,
+        st.integers(0, 9999).map("{:04d}".format),
+        st.integers(1, 12).map("{:02d}".format),
+        st.integers(1, 31).map("{:02d}".format),
+        st.sampled_from(["T", " ", "t", "  "]),
+        st.integers(0, 24).map("{:02d}".format),
+        two,
+        two,
+        st.one_of(st.just(""), st.text("0123456789", max_size=10).map(lambda d: "." + d)),
         st.sampled_from(["", "", "Z", "z", "+00:00", "+02", "-0530", "+15:59", "+16:00", "-00:30", "+00"]),
     ),
     st.builds("{}:{}:{}{}".format, two, two, two, st.text("0123456789", max_size=9).map(lambda d: "." + d)),
-)  # fmt: skip
+)
 plain_texts = st.one_of(
-    st.sampled_from([
-        "", "true", "false", "TRUE", "null", "NaN", "Infinity", "-Infinity", "nan", "inf", "+1", "1.", ".5", " 1", "1 ",
-        "1_000", "0x10", "007", "-", "１２", "{", "[1]", "{}", "[", "|", "\\", "Zg==", "Zg=", "Zh==", "Zg==\n", "é", "\x00",
-        "6f1c9f9e-7b1a-4c1d-8f00-000000000000", "6F1C9F9E7B1A4C1D8F00000000000000", "6f1c9f9e7b1a-4c1d8f00000000000000",
-    ]),
-    st.text(max_size=8), st.text("0123456789.eE+-", max_size=12),
-)  # fmt: skip
+    st.sampled_from(
+        [
+            "",
+            "true",
+            "false",
+            "TRUE",
+            "null",
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "nan",
+            "inf",
+            "+1",
+            "1.",
+            ".5",
+            " 1",
+            "1 ",
+            "1_000",
+            "0x10",
+            "007",
+            "-",
+            "１２",
+            "{",
+            "[1]",
+            "{}",
+            "[",
+            "|",
+            "\\",
+            "Zg==",
+            "Zg=",
+            "Zh==",
+            "Zg==\n",
+            "é",
+            "\x00",
+            "6f1c9f9e-7b1a-4c1d-8f00-000000000000",
+            "6F1C9F9E7B1A4C1D8F00000000000000",
+            "6f1c9f9e7b1a-4c1d8f00000000000000",
+        ]
+    ),
+    st.text(max_size=8),
+    st.text("0123456789.eE+-", max_size=12),
+)
 values = st.recursive(
     st.one_of(
         number_texts,
         st.one_of(number_texts, temporal_texts, plain_texts).map(json.dumps),
         plain_texts.map(lambda text: json.dumps(text, ensure_ascii=False)),
-        st.sampled_from(["null", "true", "false", "NaN", "-Infinity", "nan", "inf", '"\\ud83d\\ude00"', '"\\ud800"', "01", "1.",
-                         "'a'", "[1,]", '{"a":1,}', '"a\tb"', '"\\x"']),
+        st.sampled_from(
+            [
+                "null",
+                "true",
+                "false",
+                "NaN",
+                "-Infinity",
+                "nan",
+                "inf",
+                '"\\ud83d\\ude00"',
+                '"\\ud800"',
+                "01",
+                "1.",
+                "'a'",
+                "[1,]",
+                '{"a":1,}',
+                '"a\tb"',
+                '"\\x"',
+            ]
+        ),
     ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3).map(lambda items: "[" + ",".join(items) + "]"),
@@ -84,15 +242,31 @@ values = st.recursive(
         ),
     ),
     max_leaves=4,
-)  # fmt: skip
+)
 documents = st.one_of(
     values.map(lambda value: f'{{"v":{value}}}'),
     st.builds('{{"v" : {} , "w":{}}}'.format, values, values),
     st.builds('{{"v":{},"v":{}}}'.format, values, values),
     st.builds('{{"x":{},"v":{}}}'.format, values, values),
     values,
-    st.sampled_from(['{"v":' + "[" * 700 + "]" * 700 + "}", '{"w":' + "[" * 3000 + "]" * 3000 + "}", "", " ", "{}", "[]", "null", '{"v":1}{"v":2}', '{"v":1,}', '\ufeff{"v":1}', '{"v":1', '{"V":1}', "{\n}"]),
-)  # fmt: skip
+    st.sampled_from(
+        [
+            '{"v":' + "[" * 700 + "]" * 700 + "}",
+            '{"w":' + "[" * 3000 + "]" * 3000 + "}",
+            "",
+            " ",
+            "{}",
+            "[]",
+            "null",
+            '{"v":1}{"v":2}',
+            '{"v":1,}',
+            '\ufeff{"v":1}',
+            '{"v":1',
+            '{"V":1}',
+            "{\n}",
+        ]
+    ),
+)
 payloads = st.one_of(
     documents.map(lambda text: text.encode("utf-8", "surrogatepass")), st.none(), st.binary(max_size=6)
 )
@@ -108,11 +282,20 @@ def both(payload: list[bytes | None], schema: pa.Schema, *, is_lenient: bool) ->
         assert decoded.rows.schema.equals(schema, check_metadata=True)
         decoded.rows.validate(full=True)
         assert sorted(kept + decoded.misfits.index.to_pylist()) == list(range(len(payload)))
-        found.append({
-            "kept": kept, "rows": [repr(row) for row in comparable(decoded.rows)],
-            "misfits": list(zip(decoded.misfits.index.to_pylist(), decoded.misfits.reason.to_pylist(),
-                                decoded.misfits.detail.to_pylist(), strict=True)),
-        })  # fmt: skip
+        found.append(
+            {
+                "kept": kept,
+                "rows": [repr(row) for row in comparable(decoded.rows)],
+                "misfits": list(
+                    zip(
+                        decoded.misfits.index.to_pylist(),
+                        decoded.misfits.reason.to_pylist(),
+                        decoded.misfits.detail.to_pylist(),
+                        strict=True,
+                    )
+                ),
+            }
+        )
     return found[0], found[1]
 
 

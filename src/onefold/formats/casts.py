@@ -2,7 +2,7 @@
 
 Between two typed columns a value fits when it comes back unchanged from the declared type: the double 0.1 fits
 DECIMAL(18,2), because 0.10 is 0.1 again; 0.125 does not. Text is judged as onefold.formats.exact says. Bytes fit
-VARCHAR when they are UTF-8, and text fits BLOB as its UTF-8 bytes. Truth values and numbers never fit each other.
+VARCHAR when they are UTF-8. Truth values and numbers never fit each other.
 A column that is missing altogether is NULL; columns that are not declared are dropped.
 Lenient: numbers and timestamps are rounded as DuckDB's casts round them; text as onefold.formats.exact does.
 """
@@ -99,8 +99,6 @@ def _step(table: pa.Table, field: pa.Field, is_lenient: bool) -> _Step:
 
 
 def _text_step(field: pa.Field, source: pa.ChunkedArray, is_lenient: bool) -> _Step:
-    if _family(field.type) == "bytes":
-        return _Step(field, source.cast(field.type))
     if _family(field.type) == "text" and not is_json(field) and not is_uuid(field):
         return _Step(field, source.cast(field.type))
     convert = from_text(field, is_lenient=is_lenient)

@@ -32,7 +32,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -81,7 +80,6 @@ def is_deep(text: str) -> bool:
     return text.count("[") + text.count("{") > MAX_DEPTH
 
 
-@lru_cache(maxsize=1024)
 def converter(field: pa.Field, *, is_lenient: bool) -> Converter:
     """A function from parsed JSON (see `parse_json`) or text to what `pyarrow.array` takes for the field's type.
 
