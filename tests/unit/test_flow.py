@@ -384,10 +384,10 @@ def test_streams_and_flows_read_well(flow: of.Flow, payments: of.Stream) -> None
 
 def test_the_state_lives_where_it_was_said(flow: of.Flow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ONEFOLD_STATE", raising=False)
-    assert flow.state_folder() == Path(__file__).parent / ".onefold"
+    assert flow.state_folder() == Path(__file__).parent / ".onefold" / flow.name
     monkeypatch.setenv("ONEFOLD_STATE", str(tmp_path))
-    assert flow.state_folder() == tmp_path
-    assert flow.state_folder("here") == Path("here")
+    assert flow.state_folder() == tmp_path / flow.name
+    assert flow.state_folder("here") == Path("here") / flow.name
 
 
 def test_a_fake_is_an_endpoint() -> None:

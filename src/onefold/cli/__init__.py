@@ -1,1 +1,5 @@
-"""The command line, one verb a file."""
+"""The command line: `onefold VERB`, one verb a module."""
+
+from onefold.cli.group import main
+
+__all__ = ["main"]

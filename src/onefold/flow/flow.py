@@ -178,9 +178,9 @@ class Flow:
         return explain(self.plan)
 
     def state_folder(self, state: str | Path | None = None) -> Path:
-        """Where the journal of this flow lives."""
+        """Where the journal of this flow lives: a folder of the flow's own name below the state."""
         chosen = state or os.environ.get("ONEFOLD_STATE")
-        return Path(chosen) if chosen else self._folder / ".onefold"
+        return (Path(chosen) if chosen else self._folder / ".onefold") / self._name
 
     # --------------------------------------------------------------------------------------------------------- inner
 

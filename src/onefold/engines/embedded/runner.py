@@ -38,7 +38,10 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is. events: rows read by this run; epoch: the newest sealed; settled: through which all is done."""
+    """Where a run is. events: rows read by this run; epoch: the newest sealed; settled: through which all is done.
+
+    is_caught_up: the last look at the sources gave nothing new.
+    """
 
     events: int
     epoch: EpochNumber
@@ -46,6 +49,7 @@ class Progress:
     seconds: float
     undelivered_bytes: int
     waiting_sinks: Mapping[str, str] = field(default_factory=dict)
+    is_caught_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,7 @@ class Run:
         self._threads: list[threading.Thread] = []
         self._began = self._clock.monotonic()
         self._events = 0
+        self._is_caught_up = False
         self._summary: Summary | None = None
         self._first_epoch = self._conductor.core.chain.head
 
@@ -169,6 +174,7 @@ class Run:
             seconds=self._clock.monotonic() - self._began,
             undelivered_bytes=core.undelivered_bytes(),
             waiting_sinks={name: error.summary for name, error in dict(self._conductor.waiting_sinks).items()},
+            is_caught_up=self._is_caught_up,
         )
 
     @property
@@ -197,6 +203,7 @@ class Run:
                     self._stopping.wait(POLL_SECONDS)
                     continue
                 epoch = self._ingest.next(0.0 if self._until else settings.epoch_seconds)
+                self._is_caught_up = epoch is None
                 if epoch is not None:
                     self._put(self._to_compute, epoch)
                 elif self._until == "drained":

@@ -1,0 +1,122 @@
+"""What all verbs share: the flow they are given, the common options, and how errors are told."""
+
+from __future__ import annotations
+
+import functools
+import json
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from onefold.cli.exits import exit_of
+from onefold.errors import BuildError, OnefoldError
+from onefold.finding import find_flow
+from onefold.flow import Flow
+from onefold.plan import Plan
+from onefold.settings import load_env_file
+
+__all__ = ["Chosen", "Verb", "confirm", "errors_to", "json_option", "print_json", "report", "results_to", "takes_flow"]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The flow of a command line. folder: its state. as_json: for programs."""
+
+    flow: Flow
+    plan: Plan
+    file: Path
+    target: str
+    folder: Path
+    as_json: bool
+
+
+def results_to() -> Console:
+    """Standard output: results."""
+    return Console(highlight=False, markup=False, soft_wrap=True)
+
+
+def errors_to() -> Console:
+    """Standard error: progress, logs and errors."""
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON on standard output, at once."""
+    click.echo(json.dumps(value, default=str, ensure_ascii=False))
+
+
+class Verb(click.Command):
+    """A command whose errors are told readably and become exit codes."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it. An OnefoldError goes to standard error, without its traceback unless --verbose."""
+        try:
+            return super().invoke(ctx)
+        except OnefoldError as error:
+            report(error, as_json=bool(ctx.params.get("as_json")), is_verbose=bool(ctx.params.get("verbose")))
+            ctx.exit(exit_of(error))
+
+
+def report(error: OnefoldError, *, as_json: bool, is_verbose: bool = False) -> None:
+    """Tell an error on standard error."""
+    if as_json:
+        click.echo(json.dumps(error.as_json(), ensure_ascii=False), err=True)
+        return
+    if is_verbose:
+        click.echo("".join(traceback.format_exception(error)), err=True)
+    first, *rest = str(error).split("\n")
+    text = Text.assemble(("error: ", "bold red"), (first, "bold"))
+    for line in rest:
+        text.append("\n")
+        label, colon, value = line.partition(": ")
+        is_label = bool(colon) and label.startswith("  ") and label.strip().isalpha()
+        text.append_text(Text.assemble((label + colon, "cyan"), value) if is_label else Text(line))
+    errors_to().print(text)
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--json and --verbose."""
+    command = click.option("--verbose", is_flag=True, help="Log more; show tracebacks of errors.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
+
+
+def takes_flow(command: Callable[..., Any]) -> Callable[..., Any]:
+    """FLOW, --state, --env-file, --json and --verbose; the verb's function gets a Chosen first."""
+
+    @functools.wraps(command)
+    def with_flow(target: str, state: str | None, env_file: str | None, *, as_json: bool, **rest: Any) -> Any:
+        if env_file is not None:
+            load_env_file(env_file)
+        found = find_flow(target)
+        folder = found.flow.state_folder(state)
+        return command(Chosen(found.flow, _plan_of(found.flow, found.file), found.file, target, folder, as_json), **rest)
+
+    wrapped: Callable[..., Any] = click.argument("target", metavar="FLOW")(with_flow)
+    wrapped = click.option(
+        "--state", metavar="FOLDER", help="Where state is kept; else ONEFOLD_STATE, else .onefold beside the module."
+    )(wrapped)
+    wrapped = click.option("--env-file", metavar="FILE", help="KEY=VALUE lines for ${NAME} in the flow.")(wrapped)
+    return json_option(wrapped)
+
+
+def _plan_of(flow: Flow, file: Path) -> Plan:
+    try:
+        return flow.plan
+    except BuildError as error:
+        error.where.setdefault("file", file)
+        raise
+
+
+def confirm(question: str, *, is_sure: bool) -> None:
+    """Ask on a terminal; elsewhere --yes must have been given. Raises click.Abort, click.UsageError."""
+    if is_sure:
+        return
+    if not click.get_text_stream("stdin").isatty():
+        raise click.UsageError("This needs --yes where nobody can be asked.")
+    click.confirm(question, abort=True, err=True)
