@@ -73,8 +73,10 @@ def test_the_first_column_that_does_not_fit_is_named_once() -> None:
     table = pa.table({"a": [1.5, 2.0, 2.5], "b": ["x", "y", "1"]})
     decoded = fit(table, to_schema({"a": "BIGINT", "b": "BIGINT"}), is_lenient=False)
     assert decoded.misfits.detail.to_pylist() == [
-        "a: 1.5 does not fit BIGINT exactly", 'b: "y" does not fit BIGINT exactly', "a: 2.5 does not fit BIGINT exactly",
-    ]  # fmt: skip
+        "a: 1.5 does not fit BIGINT exactly",
+        'b: "y" does not fit BIGINT exactly',
+        "a: 2.5 does not fit BIGINT exactly",
+    ]
     assert len(decoded.rows) == 0
 
 

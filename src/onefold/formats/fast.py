@@ -29,8 +29,10 @@ def typed_text(field: pa.Field, text: str) -> str | None:
         return None
     cast = f"TRY_CAST({text} AS {sql_type(field)})"
     condition = f"regexp_full_match({text}, {literal(shape)})"
-    if pa.types.is_floating(kind) or pa.types.is_timestamp(kind):  # a number beyond the range is cast to infinity
+    if pa.types.is_floating(kind):  # a number beyond the range is cast to infinity
         condition += f" AND isfinite({cast})"
+    elif kind == pa.timestamp("ns"):  # at the ends of the range stand infinity and what others take for NULL
+        condition += f" AND {cast} BETWEEN TIMESTAMP_NS '1677-09-22' AND TIMESTAMP_NS '2262-04-11'"
     return f"CASE WHEN {condition} THEN {cast} END"
 
 
@@ -47,7 +49,7 @@ def _shape(kind: pa.DataType) -> str | None:
     if types.is_integer(kind):
         return "-?[0-9]+"
     if types.is_decimal128(kind):
-        return "-?[0-9]+([.]" + (f"[0-9]{{1,{kind.scale}}}" if kind.scale else "") + "0*)?"
+        return f"-?[0-9]+([.][0-9]{{1,{kind.scale}}}0*)?" if kind.scale else "-?[0-9]+([.]0+)?"
     if types.is_float32(kind) or types.is_float64(kind):
         return "-?[0-9]+([.][0-9]+)?([eE][-+]?[0-9]+)?"
     if types.is_date32(kind):
