@@ -137,22 +137,21 @@ def part_set(keys: int) -> dict[str, Any]:
 
 
 def part_sorted(keys: int) -> dict[str, Any]:
-    """Sorted numpy runs of the ids' first halves (no times, 64 bits only), merged when the young one has grown."""
+    """Sorted numpy runs of the ids' first halves (no times, 64 bits only), merged when two have grown alike."""
     base = resident_mb()
-    old = np.sort(ids_of(np.arange(keys))[:, 0])
-    young = np.empty(0, np.uint64)
+    runs = [np.sort(ids_of(np.arange(keys))[:, 0])]
     memory = {"process_mb": round(resident_mb()), "above_start_mb": round(resident_mb() - base)}
 
     def judge(ids: Ids, _times: npt.NDArray[np.int64]) -> int:
-        nonlocal old, young
         fresh = np.unique(ids[:, 0])
-        for run in (old, young):
-            if len(run):
-                places = np.minimum(np.searchsorted(run, fresh), len(run) - 1)
-                fresh = fresh[run[places] != fresh]
-        young = np.union1d(young, fresh)
-        if len(young) > len(old) // 16:
-            old, young = np.sort(np.concatenate([old, young]), kind="stable"), young[:0]
+        for run in runs:
+            places = np.minimum(np.searchsorted(run, fresh), len(run) - 1)
+            fresh = fresh[run[places] != fresh]
+        if len(fresh):
+            runs.append(fresh)
+        while len(runs) > 1 and len(runs[-2]) < 2 * len(runs[-1]):
+            younger = runs.pop()
+            runs[-1] = np.sort(np.concatenate([runs[-1], younger]), kind="stable")
         return len(fresh)
 
     return {**memory, "dedup": measure(keys, judge)}
