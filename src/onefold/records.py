@@ -94,7 +94,8 @@ class Seal:
     """THE decision: everything an epoch does, in one record.
 
     ends: positions to read next. receipts: by sink. deltas: changes of state. watermarks: by read and partition, the
-    largest event time seen, microseconds. books: counts of this epoch; totals: of all epochs so far.
+    largest event time seen, microseconds, None where there was none. books: counts of this epoch; totals: of all so
+    far.
     """
 
     epoch: EpochNumber
@@ -103,7 +104,7 @@ class Seal:
     ends: Mapping[str, Any]
     receipts: Mapping[str, tuple[Receipt, ...]]
     deltas: tuple[StateDelta, ...]
-    watermarks: Mapping[str, Mapping[PartitionId, int]]
+    watermarks: Mapping[str, Mapping[PartitionId, int | None]]
     books: Mapping[str, Any]
     totals: Mapping[str, Any]
     sealed_at: float

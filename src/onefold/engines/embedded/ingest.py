@@ -22,6 +22,7 @@ Ends = dict[str, dict[PartitionId, Position]]
 class _Gathered:
     parts: dict[str, list[DecodedPart]] = field(default_factory=dict)
     remember: dict[str, list[pa.RecordBatch]] = field(default_factory=dict)
+    partitions: dict[str, tuple[PartitionId, ...]] = field(default_factory=dict)
     size_bytes: int = 0
     rows: int = 0
     has_moved: bool = False
@@ -61,7 +62,7 @@ class Ingest:
         number = self._next
         self._next = EpochNumber(number + 1)
         ends = {name: dict(marks) for name, marks in self._ends.items()}
-        return EpochInput(number, gathered.parts, ends, gathered.remember)
+        return EpochInput(number, gathered.parts, ends, gathered.remember, gathered.partitions)
 
     def closing(self) -> EpochInput:
         """An epoch without input that closes every window."""
@@ -78,7 +79,9 @@ class Ingest:
 
     def _read(self, name: str, node: ReadNode, gathered: _Gathered, wait_seconds: float) -> None:
         marks = self._ends[name]
-        for partition, (earliest, _) in node.source.partitions().items():
+        listed = node.source.partitions()
+        gathered.partitions[name] = tuple(listed)
+        for partition, (earliest, _) in listed.items():
             start = marks.get(partition, earliest)
             while gathered.size_bytes < self._settings.epoch_bytes and gathered.rows < self._settings.epoch_rows:
                 limit = Limit(

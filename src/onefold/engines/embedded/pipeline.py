@@ -42,17 +42,19 @@ MAX_DEAD_FROM = 100
 """max_dead is judged from so many rows on: one bad row among the first two is not a pattern."""
 
 Flavour = Literal["rows", "updates", "closed"]
-Watermarks = dict[str, dict[PartitionId, int]]
+Watermarks = dict[str, dict[PartitionId, int | None]]
+"""By read and partition: the largest event time so far, microseconds; None: known, but without one (it holds)."""
 
 
 @dataclass(frozen=True)
 class EpochInput:
-    """What was read for one epoch. is_closing: no more rows will come, so windows close."""
+    """What was read for one epoch. partitions: all there were, by read. is_closing: no more rows: windows close."""
 
     number: EpochNumber
     parts: Mapping[str, Sequence[DecodedPart]]
     ends: Mapping[str, Mapping[PartitionId, Position]]
     remember: Mapping[str, Sequence[pa.RecordBatch]] = field(default_factory=dict)
+    partitions: Mapping[str, Sequence[PartitionId]] = field(default_factory=dict)
     is_closing: bool = False
 
 
@@ -156,6 +158,7 @@ class _EpochRun:
             counts = ReadCounts(0, 0, 0, 0)
             tables = []
             marks = self._pipe.watermarks[name]
+            self._admit(reader, marks)
             for part in self._epoch.parts.get(name, ()):
                 rows, dead, more, largest = reader.judge(part, marks.get(part.partition))
                 if largest is not None:
@@ -170,13 +173,30 @@ class _EpochRun:
             self._close_all()
         return total, pa.concat_tables(letters) if letters else DEAD_SCHEMA.empty_table()
 
+    def _admit(self, reader: Reader, marks: dict[PartitionId, int | None]) -> None:
+        """Which partitions the watermark waits for.
+
+        One without rows holds it. One that appears when the read has a watermark joins with that as its own, because
+        windows have closed by it; one that was always empty and is gone is no longer waited for.
+        """
+        listed = self._epoch.partitions.get(reader.node.name)
+        if listed is None or reader.node.event_time is None:
+            return
+        held = [mark for mark in marks.values() if mark is not None]
+        joins_at = min(held) if held and len(held) == len(marks) else None
+        for partition in listed:
+            marks.setdefault(partition, joins_at)
+        for partition in [p for p, mark in marks.items() if mark is None and p not in listed]:
+            del marks[partition]
+
     def _close_all(self) -> None:
         """The end of input: marks move past every open window, so that what comes after it would be late."""
         ends = [end for group in self._pipe._groups.values() if (end := group.latest_end()) is not None]
         for name, reader in self._pipe.readers.items():
             lateness = reader.node.lateness_micros or 0
             for partition, mark in self._pipe.watermarks[name].items():
-                self._pipe.watermarks[name][partition] = max([mark, *(end + lateness for end in ends)])
+                marks = [end + lateness for end in ends] + ([] if mark is None else [mark])
+                self._pipe.watermarks[name][partition] = max(marks, default=None)
 
     def output(self, output: Output) -> pa.Table:
         """The rows for one sink; an upsert gets the last row of each key."""
@@ -201,7 +221,10 @@ class _EpochRun:
             known = self._pipe.watermarks[read]
             if node.event_time is None or not known:
                 return None
-            marks += [mark - (node.lateness_micros or 0) for mark in known.values()]
+            for mark in known.values():
+                if mark is None:
+                    return None
+                marks.append(mark - (node.lateness_micros or 0))
         return min(marks, default=None)
 
     def rows(self, name: str, flavour: Flavour) -> pa.Table:
