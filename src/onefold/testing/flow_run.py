@@ -63,6 +63,7 @@ class FlowRun:
         self._outputs[DEAD_LETTERS] = self._dead_letters()
         self._crashes: list[tuple[str, disk.Moment]] = []
         self._run: InlineRun | None = None
+        self._is_dead = False
         self.clock = ManualClock()
         self.crashes_survived = 0
 
@@ -131,6 +132,7 @@ class FlowRun:
 
     def _survive(self, action: Any) -> bool:
         previous, disk.observer = disk.observer, self._observe
+        self._is_dead = False
         try:
             return bool(action(self._running()))
         except SimulatedCrash:
@@ -155,8 +157,11 @@ class FlowRun:
             self._run = None
 
     def _observe(self, step: str, moment: disk.Moment) -> None:
+        if self._is_dead:
+            raise SimulatedCrash(f"{moment} {step}, dead already")
         if self._crashes and self._crashes[0] == (step, moment):
             del self._crashes[0]
+            self._is_dead = True
             raise SimulatedCrash(f"{moment} {step}")
 
     def _in_memory(self, plan: Plan, epoch_rows: int | None) -> Plan:

@@ -163,6 +163,8 @@ class Conductor:
                 self.core.chain.forget_before(event.before)
             elif event is not None:
                 self._tell(event)
+            if self.halted is not None:
+                return True
             try:
                 event = self._inbox.get_nowait()
             except queue.Empty:
