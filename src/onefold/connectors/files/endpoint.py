@@ -6,16 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onefold.connectors.files.encoding import encoding_named
 from onefold.connectors.files.listing import FileKind, kind_of, parse_completeness
 from onefold.connectors.files.records import LineOptions
+from onefold.connectors.files.sink import FilesSink
 from onefold.connectors.files.source import FilesSource
+from onefold.connectors.spooling import check_key
 from onefold.errors import NotSupported
 from onefold.formats.csv import Csv
 from onefold.formats.lines import MAX_RECORD_BYTES, split_records
-from onefold.protocols import Format, Sink
+from onefold.protocols import Format
 from onefold.types import Mode
 
 __all__ = ["FilesEndpoint", "files"]
+
+_FILE_SUFFIXES = {".parquet", ".json", ".jsonl", ".ndjson", ".csv", ".gz", ".zst"}
 
 
 def files(
@@ -78,9 +83,32 @@ class FilesEndpoint:
         )
         return FilesSource(self.path, kind, completeness=parse_completeness(self.complete), options=options)
 
-    def as_sink(self, mode: Mode, key: tuple[str, ...]) -> Sink:
-        """A data set of Parquet or JSON-lines files."""
-        raise NotSupported("files as a sink")
+    def as_sink(self, mode: Mode, key: tuple[str, ...]) -> FilesSink:
+        """A data set of Parquet or JSON-lines files. Raises NotSupported for upserts and for a single file."""
+        if mode != "append":
+            raise NotSupported(
+                f"{self.label} takes appended rows only: files are never rewritten.",
+                found=mode,
+                expected="append",
+                next_step="Upsert into a table, such as of.duckdb(…).table(…), or append and take the latest by key.",
+            )
+        check_key(mode, key, self.label)
+        name = Path(self.path).name
+        if set(name) & set("*?[") or Path(name).suffix.lower() in (
+            ".parquet",
+            ".json",
+            ".jsonl",
+            ".csv",
+            ".gz",
+            ".zst",
+        ):
+            raise NotSupported(
+                f"{self.label} is not a folder: a commit adds a file to a data set, it never changes one.",
+                found=name,
+                expected="a folder",
+                next_step=f'Name a folder, such as of.files("{self.default_name}"), and read its files with a glob.',
+            )
+        return FilesSink(self.path, encoding_named(self.format, self.label))
 
     def _kind(self, format: Format | None) -> FileKind:  # noqa: A002
         if format is not None and self.format is None:

@@ -1,0 +1,204 @@
+"""Tables in a DuckDB file: a transactional sink.
+
+The token stands in the table `_onefold_tokens` of the same file and moves in the transaction that writes the rows. The
+file is opened for each delivery and closed after it, because DuckDB lets no other process in while it is open for
+writing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from onefold.connectors.duckdb.tables import (
+    CREATE_TOKENS,
+    TableName,
+    ensure_table,
+    move_token,
+    quoted,
+    read_token,
+    refuse_inexact,
+    write,
+)
+from onefold.connectors.spooling import (
+    SpooledSink,
+    check_names,
+    resolved_path,
+    rows_of,
+    stored_schema,
+)
+from onefold.disk import durable_step
+from onefold.errors import (
+    OutcomeUnknown,
+    RowsRefused,
+    SinkUnavailable,
+)
+from onefold.protocols import CheckResult, SinkPromise
+from onefold.types import Binding, CommitClass, Receipt, Token, TokenMove
+
+__all__ = ["DuckdbSink"]
+
+LOCK_SECONDS = 60.0
+"""How long a delivery waits for another sink of this process that writes to the same file."""
+
+_ROWS_AT_FAULT = (duckdb.DataError, duckdb.IntegrityError)
+
+_locks: dict[str, threading.Lock] = {}
+_locks_guard = threading.Lock()
+
+
+class DuckdbSink(SpooledSink):
+    """Append, upsert and deletes; keys are matched with IS NOT DISTINCT FROM, so NULL is a key value like any other."""
+
+    def __init__(self, path: str, table: str, schema: str = "main") -> None:
+        self._text = path
+        self._table = TableName(schema, table, f"duckdb({path}).{table}")
+
+    @property
+    def promise(self) -> SinkPromise:
+        """Transactional."""
+        return SinkPromise(
+            commit_class=CommitClass.TRANSACTIONAL,
+            modes=frozenset({"append", "upsert"}),
+            target=f"duckdb:{self._path}:{self._table.schema}.{self._table.name}",
+            deletes=True,
+            conditions=("no other process holds the file open for writing for longer than the sink may lag",),
+        )
+
+    def open(self, binding: Binding) -> Token | None:
+        """Make or check the tables, and read the token.
+
+        Raises SinkUnavailable when the file is missing its folder, is no database, or is held by another process;
+        SchemaError when the table has other columns. If killed inside: both tables are there or neither is.
+        """
+        self._binding = binding
+        check_names(binding, self._table.label)
+        for column in binding.schema:
+            refuse_inexact(column.type, column.name, self._table.label)
+        with self._connected() as connection, self._nothing_written():
+            connection.begin()
+            connection.execute(CREATE_TOKENS)
+            if self._table.schema != "main":
+                connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(self._table.schema)}")
+            ensure_table(connection, self._table, binding)
+            with durable_step("duckdb.create"):
+                connection.commit()
+            return read_token(connection, binding)
+
+    def commit(self, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
+        """Rows and token in one transaction; durable (DuckDB syncs its log) when it returns."""
+        binding = self.binding
+        rows = rows_of(binding, receipts)
+        if move is None and not rows.num_rows:
+            return
+        with self._connected() as connection:
+            with self._nothing_written():
+                connection.begin()
+                if move is not None:
+                    move_token(connection, binding, move)
+                if rows.num_rows:
+                    write(connection, self._table, binding, rows)
+            with durable_step("duckdb.commit"):
+                self._finish(connection)
+
+    def read_back(self, binding: Binding) -> tuple[pa.Table, Token | None]:
+        """All rows and the token in one snapshot. Raises SinkUnavailable."""
+        self._binding = binding
+        if not self._path.exists():
+            raise SinkUnavailable(f"{self._table.label} does not exist.", sink=binding.sink)
+        with self._connected(read_only=True) as connection, self._nothing_written():
+            connection.begin()
+            schema = stored_schema(binding)
+            columns = ", ".join(quoted(name) for name in schema.names)
+            rows = connection.sql(f"SELECT {columns} FROM {self._table.qualified}").to_arrow_table()
+            token = read_token(connection, binding)
+            connection.rollback()
+            return rows.cast(schema), token
+
+    def check(self, binding: Binding | None) -> Sequence[CheckResult]:
+        """Can the file be opened? Opens an existing one read-only; looks at the folder otherwise."""
+        if not self._path.exists():
+            is_there = self._path.parent.is_dir()
+            return [
+                CheckResult(
+                    f"folder {self._path.parent}",
+                    "ok" if is_there else "failed",
+                    "" if is_there else "missing",
+                    "" if is_there else "Make the folder.",
+                )
+            ]
+        try:
+            with self._connected(read_only=True):
+                return [CheckResult(f"file {self._path}", "ok", "opens")]
+        except SinkUnavailable as error:
+            return [CheckResult(f"file {self._path}", "failed", str(error.found), error.next_step)]
+
+    @property
+    def _path(self) -> Path:
+        return resolved_path(self._text)
+
+    @contextlib.contextmanager
+    def _connected(self, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The file, open for this block only; one block at a time in this process."""
+        path = self._path
+        with _only_one(path, self._table.label):
+            try:
+                connection = duckdb.connect(str(path), read_only=read_only)
+            except duckdb.Error as error:
+                raise self._unavailable(error) from error
+            try:
+                yield connection
+            finally:
+                with durable_step("duckdb.close"):
+                    connection.close()
+
+    @contextlib.contextmanager
+    def _nothing_written(self) -> Iterator[None]:
+        """Before the commit every failure leaves the file as it was: DuckDB forgets an unfinished transaction."""
+        try:
+            yield
+        except _ROWS_AT_FAULT as error:
+            raise RowsRefused(
+                f"{self._table.label} refuses rows.", found=_first_line(error), sink=self.binding.sink
+            ) from error
+        except duckdb.Error as error:
+            raise self._unavailable(error) from error
+
+    def _finish(self, connection: duckdb.DuckDBPyConnection) -> None:
+        try:
+            connection.commit()
+        except duckdb.TransactionException as error:  # lost to another connection of this process: rolled back
+            raise self._unavailable(error) from error
+        except _ROWS_AT_FAULT as error:
+            raise RowsRefused(
+                f"{self._table.label} refuses rows.", found=_first_line(error), sink=self.binding.sink
+            ) from error
+        except duckdb.Error as error:
+            raise OutcomeUnknown(
+                f"{self._table.label} did not answer a commit.", found=_first_line(error), sink=self.binding.sink
+            ) from error
+
+    def _unavailable(self, error: duckdb.Error) -> SinkUnavailable:
+        sink = self._binding.sink if self._binding else None
+        return SinkUnavailable(f"{self._table.label} cannot be written now.", found=_first_line(error), sink=sink)
+
+
+@contextlib.contextmanager
+def _only_one(path: Path, label: str) -> Iterator[None]:
+    with _locks_guard:
+        lock = _locks.setdefault(str(path.resolve()), threading.Lock())
+    if not lock.acquire(timeout=LOCK_SECONDS):
+        raise SinkUnavailable(f"{label} is busy with another sink of this process.", found=f"{LOCK_SECONDS} s waited")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
