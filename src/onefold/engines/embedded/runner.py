@@ -18,6 +18,7 @@ from onefold.engines.embedded.opening import OpenedFlow, open_flow, where_to_rea
 from onefold.engines.embedded.outputs import all_outputs
 from onefold.engines.embedded.pipeline import EpochInput
 from onefold.engines.embedded.snapshotting import SnapshotPacer
+from onefold.engines.embedded.status import Status, status
 from onefold.engines.embedded.workers import ThreadWorkers
 from onefold.errors import OnefoldError
 from onefold.guarantee.declared import refuse_unkept
@@ -26,7 +27,7 @@ from onefold.protocols import Clock
 from onefold.steps import DrainAsked, StopAsked
 from onefold.types import EpochNumber
 
-__all__ = ["Progress", "Run", "Summary", "run", "start"]
+__all__ = ["Progress", "Run", "Status", "Summary", "run", "start", "status"]
 
 LOG = logging.getLogger("onefold")
 
@@ -172,7 +173,7 @@ class Run:
             epoch=core.chain.head,
             settled=core.settled,
             seconds=self._clock.monotonic() - self._began,
-            undelivered_bytes=core.undelivered_bytes(),
+            undelivered_bytes=self._conductor.backlog_bytes,
             waiting_sinks={name: error.summary for name, error in dict(self._conductor.waiting_sinks).items()},
             is_caught_up=self._is_caught_up,
         )
@@ -199,7 +200,7 @@ class Run:
         settings = self._opened.plan.settings
         try:
             while not (self._stopping.is_set() or self._must_end.is_set()):
-                if self._conductor.core.undelivered_bytes() > settings.spool_quota_bytes:
+                if self._conductor.backlog_bytes > settings.spool_quota_bytes:
                     self._stopping.wait(POLL_SECONDS)
                     continue
                 epoch = self._ingest.next(0.0 if self._until else settings.epoch_seconds)
