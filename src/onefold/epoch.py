@@ -79,6 +79,7 @@ class _Draft:
     rows: Mapping[str, int]
     waiting: set[str]
     sizes: dict[str, int] = field(default_factory=dict)
+    staged: set[str] = field(default_factory=set)
 
 
 class EpochCore:
@@ -103,7 +104,7 @@ class EpochCore:
         self._may_abort = recovered.may_abort
         self._is_together = commit == "together"
         self._draft: _Draft | None = None
-        self._orphans: dict[str, tuple[Handle, ...]] = {}
+        self._found: dict[str, tuple[Handle, ...]] = {}
         self._aborts_awaited = 0
         self._orphans_are_gone = False
         self._settling: EpochNumber | None = None
@@ -161,14 +162,16 @@ class EpochCore:
     def _react(self, event: Event) -> list[Step]:
         match event:
             case SinkOpened(sink, token, handles):
-                self._orphans[sink] = tuple(handle for handle in handles if self._is_orphan(handle))
-                return self.courses[sink].opened(token, self.settled)
+                self._found[sink] = handles
+                steps = self.courses[sink].opened(token, self.settled)
+                self._demand_prepared(sink, handles)
+                return steps
             case OpenFailed(sink, error):
                 return self.courses[sink].open_failed(error)
             case EpochOffered(seal, ends, rows):
                 return self._open_epoch(seal, ends, rows)
-            case Prepared(sink, size_bytes):
-                return self._prepared(sink, size_bytes)
+            case Prepared():
+                return self._prepared(event)
             case PrepareFailed(sink, error):
                 return self._prepare_failed(sink, error)
             case Sealed():
@@ -234,11 +237,13 @@ class EpochCore:
         ]
         return steps or self._seal()
 
-    def _prepared(self, sink: str, size_bytes: int) -> list[Step]:
+    def _prepared(self, event: Prepared) -> list[Step]:
         draft = self._open_draft()
-        check(sink in draft.waiting, "a sink prepares once", sink=sink, epoch=draft.epoch)
-        draft.waiting.discard(sink)
-        draft.sizes[sink] = size_bytes
+        check(event.sink in draft.waiting, "a sink prepares once", sink=event.sink, epoch=draft.epoch)
+        draft.waiting.discard(event.sink)
+        draft.sizes[event.sink] = event.size_bytes
+        if event.is_staged:
+            draft.staged.add(event.sink)
         return [] if draft.waiting else self._seal()
 
     def _prepare_failed(self, sink: str, error: OnefoldError) -> list[Step]:
@@ -253,7 +258,9 @@ class EpochCore:
 
     def _sealed(self) -> list[Step]:
         draft = self._open_draft()
-        header = Header(draft.epoch, draft.seal, self.chain.head_id, draft.ends, draft.rows, draft.sizes)
+        staged = frozenset(draft.staged)
+        previous = self.chain.head_id
+        header = Header(draft.epoch, draft.seal, previous, draft.ends, draft.rows, draft.sizes, staged=staged)
         self.chain.append(header)
         self._draft = None
         if not self._is_together:
@@ -266,11 +273,27 @@ class EpochCore:
 
     # -------------------------------------------------------------------------------------------------- orphans
 
-    def _is_orphan(self, handle: Handle) -> bool:
-        """INV-10: only handles of this journal, of a dead incarnation, that no seal refers to."""
+    def _is_orphan(self, sink: str, handle: Handle) -> bool:
+        """INV-10: only handles of this journal, of a dead incarnation, that no seal waits to deliver."""
         if handle.journal != self.chain.journal or handle.incarnation >= self._incarnation:
             return False
-        return not (handle.epoch in self.chain and self.chain[handle.epoch].seal == handle.seal)
+        header = self.chain.get(handle.epoch)
+        is_sealed = header is not None and header.seal == handle.seal
+        return not (is_sealed and handle.epoch > self.courses[sink].cursor)
+
+    def _demand_prepared(self, sink: str, handles: Iterable[Handle]) -> None:
+        """Sealed rows that lie prepared in the sink cannot be delivered from anywhere else: trying goes on for ever."""
+        if not self._is_together:
+            return
+        prepared = {handle.seal for handle in handles}
+        for header in self.chain.between(self.courses[sink].cursor, self.chain.head):
+            if sink in header.rows and header.seal not in prepared:
+                raise StateUnknown(
+                    "Rows that a sink had prepared and that are sealed are no longer there.",
+                    sink=sink,
+                    found=f"no prepared rows of epoch {header.epoch}, seal {header.seal}",
+                    next_step="They were aborted by hand or by another copy of this flow, or the sink was restored.",
+                )
 
     def _abort_orphans(self) -> list[Step]:
         """INV-10: not before every sink has been opened and every token compared."""
@@ -278,10 +301,12 @@ class EpochCore:
             return []
         if self._aborts_awaited:
             return []
-        if any(name not in self._orphans for name in self.courses):
+        if any(name not in self._found for name in self.courses):
             return []
-        orphans = [(sink, handle) for sink, handles in self._orphans.items() for handle in handles]
-        self._orphans = dict.fromkeys(self._orphans, ())
+        orphans = [
+            (s, handle) for s, handles in self._found.items() for handle in handles if self._is_orphan(s, handle)
+        ]
+        self._found = dict.fromkeys(self._found, ())
         if not orphans:
             self._orphans_are_gone = True
             return []
