@@ -16,7 +16,8 @@ class Header:
     """What is kept of a seal for as long as a token may be that old.
 
     rows, sizes: by sink, only sinks that get rows: a payload that is missing is never taken for an empty one (INV-8).
-    has_payload: the rows can still be delivered again.
+    has_payload: the rows can still be delivered again. staged: sinks whose rows were staged in their own system, from
+    where a delivery takes them away: these can be delivered once only.
     """
 
     epoch: EpochNumber
@@ -26,6 +27,11 @@ class Header:
     rows: Mapping[str, int]
     sizes: Mapping[str, int]
     has_payload: bool = True
+    staged: frozenset[str] = frozenset()
+
+    def keeps_rows_of(self, sink: str) -> bool:
+        """Whether rows that the sink has had already could be given to it again."""
+        return self.has_payload and sink not in self.staged
 
     def token(self) -> Token:
         """The token of a sink that is exactly here."""

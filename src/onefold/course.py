@@ -117,7 +117,7 @@ class Course:
         for number in range(at + 1, known + 1):
             epoch = EpochNumber(number)
             header = self._chain.get(epoch)
-            if header is None or (self.rule.name in header.rows and not header.has_payload):
+            if header is None or (self.rule.name in header.rows and not header.keeps_rows_of(self.rule.name)):
                 raise SinkRestored(
                     sink=self.rule.name,
                     found=f"its token is at epoch {at}",

@@ -152,7 +152,8 @@ class Seal:
         """What the chain keeps of it."""
         rows = {sink: sum(part.rows for part in parts) for sink, parts in self.receipts.items()}
         sizes = {sink: sum(part.size_bytes for part in parts) for sink, parts in self.receipts.items()}
-        return Header(self.epoch, self.seal, self.previous, self.ends, rows, sizes, has_payload)
+        staged = frozenset(s for s, parts in self.receipts.items() if any(part.kind == "native" for part in parts))
+        return Header(self.epoch, self.seal, self.previous, self.ends, rows, sizes, has_payload, staged)
 
     def without_payload(self) -> Seal:
         """The same, once its rows and deltas need not be held in memory."""

@@ -49,10 +49,11 @@ class EpochOffered:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The sink's rows of the open epoch are durable and invisible."""
+    """The sink's rows of the open epoch are durable and invisible. is_staged: in its own system, not in our spool."""
 
     sink: str
     size_bytes: int
+    is_staged: bool = False
 
 
 @dataclass(frozen=True)

@@ -303,7 +303,7 @@ class Conductor:
             return
         draft.receipts[step.sink] = (receipt,)
         self._note("prepare", sink=step.sink, epoch=step.epoch, result="ok")
-        self._inbox.put(Prepared(step.sink, receipt.size_bytes))
+        self._inbox.put(Prepared(step.sink, receipt.size_bytes, receipt.kind == "native"))
 
     def _seal(self, step: AppendSeal) -> None:
         draft = self._open_draft()
