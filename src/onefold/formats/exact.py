@@ -77,7 +77,7 @@ def parse_json(text: str) -> Any:
 
 def is_deep(text: str) -> bool:
     """Whether the text may be nested deeper than MAX_DEPTH."""
-    return text.count("[") + text.count("{") > MAX_DEPTH
+    return len(text) > MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH
 
 
 def converter(field: pa.Field, *, is_lenient: bool) -> Converter:

@@ -238,14 +238,14 @@ def _decode_marked(
 def _raw_rows(
     found: pa.Table, numbers: npt.NDArray[np.int64], block: pa.ChunkedArray, refusals: Refusals
 ) -> Iterator[tuple[int, Sequence[Any]]]:
-    kinds = found.column("kind").to_pylist()
+    kinds, rows, lines = found.column("kind").to_pylist(), numbers.tolist(), block.to_pylist()
     columns = [found.column(position).to_pylist() for position in range(2, found.num_columns)]
     for position, kind in enumerate(kinds):
-        row = int(numbers[position])
+        row = rows[position]
         if kind == "OBJECT":
             yield row, [None if column[position] is None else parse_json(column[position]) for column in columns]
         elif kind is None:
-            refusals.add(row, "malformed", _complaint(block[position].as_py()))
+            refusals.add(row, "malformed", _complaint(lines[position]))
         else:
             refusals.add(row, "malformed", f"an object was expected, not {kind.lower()}")
 

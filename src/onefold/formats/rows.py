@@ -127,7 +127,7 @@ def gather(schema: pa.Schema, parts: Sequence[Part], refusals: Refusals, *, tota
 def shorten(text: str) -> str:
     """At most 200 characters of it, as valid Unicode."""
     text = text if len(text) <= _DETAIL_LENGTH else text[: _DETAIL_LENGTH - 1] + "…"
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _valid_only(chunk: pa.Array, target: pa.DataType, start: int, refusals: Refusals) -> pa.Array:
