@@ -21,7 +21,12 @@ from onefold.flow import Flow
 from onefold.plan import Plan
 from onefold.settings import load_env_file
 
-__all__ = ["Chosen", "Verb", "confirm", "errors_to", "json_option", "print_json", "report", "results_to", "takes_flow"]
+__all__ = [
+    "Chosen", "Verb", "confirm", "errors_to", "is_verbose", "json_option", "print_json", "report", "results_to",
+    "takes_flow",
+]  # fmt: skip
+
+_VERBOSE = "onefold.verbose"
 
 
 @dataclass(frozen=True)
@@ -59,16 +64,16 @@ class Verb(click.Command):
         try:
             return super().invoke(ctx)
         except OnefoldError as error:
-            report(error, as_json=bool(ctx.params.get("as_json")), is_verbose=bool(ctx.params.get("verbose")))
+            report(error, as_json=bool(ctx.params.get("as_json")), with_traceback=is_verbose())
             ctx.exit(exit_of(error))
 
 
-def report(error: OnefoldError, *, as_json: bool, is_verbose: bool = False) -> None:
+def report(error: OnefoldError, *, as_json: bool, with_traceback: bool = False) -> None:
     """Tell an error on standard error."""
     if as_json:
         click.echo(json.dumps(error.as_json(), ensure_ascii=False), err=True)
         return
-    if is_verbose:
+    if with_traceback:
         click.echo("".join(traceback.format_exception(error)), err=True)
     first, *rest = str(error).split("\n")
     text = Text.assemble(("error: ", "bold red"), (first, "bold"))
@@ -81,9 +86,20 @@ def report(error: OnefoldError, *, as_json: bool, is_verbose: bool = False) -> N
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--json and --verbose."""
-    command = click.option("--verbose", is_flag=True, help="Log more; show tracebacks of errors.")(command)
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
+    """--json, which the verb's function gets, and --verbose, which `is_verbose` tells."""
+    verbose = click.option(
+        "--verbose", is_flag=True, expose_value=False, callback=_remember, help="Log more; show tracebacks of errors."
+    )
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(verbose(command))
+
+
+def is_verbose() -> bool:
+    """Whether --verbose was given."""
+    return bool(click.get_current_context().meta.get(_VERBOSE))
+
+
+def _remember(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.meta[_VERBOSE] = value
 
 
 def takes_flow(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,14 +111,19 @@ def takes_flow(command: Callable[..., Any]) -> Callable[..., Any]:
             load_env_file(env_file)
         found = find_flow(target)
         folder = found.flow.state_folder(state)
-        return command(Chosen(found.flow, _plan_of(found.flow, found.file), found.file, target, folder, as_json), **rest)
+        return command(
+            Chosen(found.flow, _plan_of(found.flow, found.file), found.file, target, folder, as_json), **rest
+        )
 
-    wrapped: Callable[..., Any] = click.argument("target", metavar="FLOW")(with_flow)
-    wrapped = click.option(
+    argument = click.argument("target", metavar="FLOW")
+    state = click.option(
         "--state", metavar="FOLDER", help="Where state is kept; else ONEFOLD_STATE, else .onefold beside the module."
-    )(wrapped)
-    wrapped = click.option("--env-file", metavar="FILE", help="KEY=VALUE lines for ${NAME} in the flow.")(wrapped)
-    return json_option(wrapped)
+    )
+    env_file = click.option("--env-file", metavar="FILE", help="KEY=VALUE lines for ${NAME} in the flow.")
+    wrapped: Callable[..., Any] = with_flow
+    for option in (json_option, env_file, state, argument):
+        wrapped = option(wrapped)
+    return wrapped
 
 
 def _plan_of(flow: Flow, file: Path) -> Plan:

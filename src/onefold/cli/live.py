@@ -28,6 +28,7 @@ LOOK_SECONDS = 0.1
 class Moment:
     """What is shown of one moment."""
 
+    seconds: float
     events: int
     rate: float
     epoch: int
@@ -40,6 +41,7 @@ class Moment:
         """For --json."""
         return {
             "event": "progress",
+            "seconds": round(self.seconds, 3),
             "events": self.events,
             "events_per_second": round(self.rate),
             "epoch": self.epoch,
@@ -115,6 +117,7 @@ class ProgressLine:
         (began, before), (now, events) = self._recent[0], self._recent[-1]
         rate = (events - before) / (now - began) if now > began else 0.0
         return Moment(
+            progress.seconds,
             progress.events,
             rate,
             progress.epoch,

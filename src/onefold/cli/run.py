@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from onefold.cli.command import Chosen, Verb, errors_to, print_json, report, results_to, takes_flow
+from onefold.cli.command import Chosen, Verb, errors_to, is_verbose, print_json, report, results_to, takes_flow
 from onefold.cli.exits import Exit
 from onefold.cli.live import ProgressLine
 from onefold.cli.logs import configure_logging
@@ -21,10 +21,12 @@ EVERY_SECONDS = 5.0
 
 @click.command("run", cls=Verb)
 @takes_flow
-@click.option("--once", is_flag=True, help="Stop when all input there is has reached every sink; else follow the input.")
+@click.option(
+    "--once", is_flag=True, help="Stop when all input there is has reached every sink; else follow the input."
+)
 @click.option("--close", "is_closing", is_flag=True, help="With --once: close open windows, as if no more could come.")
 @click.option("--every", default=EVERY_SECONDS, show_default=True, help="Seconds between two lines off a terminal.")
-def command(chosen: Chosen, *, once: bool, is_closing: bool, every: float, verbose: bool) -> None:
+def command(chosen: Chosen, *, once: bool, is_closing: bool, every: float) -> None:
     """Run FLOW: read, compute, seal, deliver. Kill it whenever you like and run it again: nothing lost, nothing twice.
 
     Ctrl-C and SIGTERM stop after the epoch in hand, a second one at once. Follows the input for ever unless --once.
@@ -33,7 +35,7 @@ def command(chosen: Chosen, *, once: bool, is_closing: bool, every: float, verbo
     if is_closing and not once:
         raise click.UsageError("--close needs --once: windows are closed when the input has ended.")
     console = errors_to()
-    configure_logging(console, chosen.plan.flow, as_json=chosen.as_json, is_verbose=verbose)
+    configure_logging(console, chosen.plan.flow, as_json=chosen.as_json, is_verbose=is_verbose())
     with StopSignals(lambda sentence: _tell(chosen, sentence)) as signals:
         run = Run(chosen.plan, chosen.folder, until="drained" if once else None, close=is_closing)
         line = ProgressLine(console, chosen.plan.flow, every_seconds=every, as_json=chosen.as_json)

@@ -1,0 +1,133 @@
+"""Where a flow stands, from its state folder alone: nothing is opened, fenced or written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onefold.clock import new_seal_id
+from onefold.engines.embedded.opening import History, read_history
+from onefold.errors import StateUnknown
+from onefold.journal import JOURNAL_FILE, LOCK_FILE, SqliteJournal
+from onefold.plan import Plan
+from onefold.types import EpochNumber, Incarnation
+
+__all__ = ["SinkStatus", "Status", "running_process", "status"]
+
+
+@dataclass(frozen=True)
+class SinkStatus:
+    """One sink, as the journal knows it.
+
+    delivered_through: every epoch through this one has surely taken effect here; more may have, which the sink's token
+    tells when the flow opens it. waiting_rows: sealed after that. rows_given_up: at-most-once, an upper bound.
+    """
+
+    name: str
+    label: str
+    guarantee: str
+    joined: EpochNumber
+    delivered_through: EpochNumber
+    waiting_rows: int
+    rows_given_up: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """A flow's state. epoch: the newest sealed. positions: to read next. totals: the books since the flow began."""
+
+    flow: str
+    folder: Path
+    journal: str
+    incarnation: Incarnation
+    started_at: float | None
+    running: Mapping[str, Any] | None
+    epoch: EpochNumber
+    settled: EpochNumber
+    sealed_at: float | None
+    lag_bytes: int
+    positions: Mapping[str, Any]
+    watermarks: Mapping[str, Any]
+    sinks: tuple[SinkStatus, ...]
+    totals: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {**vars(self), "folder": str(self.folder), "sinks": [vars(sink) for sink in self.sinks]}
+
+
+def status(plan: Plan, folder: Path) -> Status:
+    """Read the journal of `plan` in `folder`, also while the flow runs. Raises StateUnknown, FileCorrupt."""
+    history, journal_id = history_of(plan.flow, folder)
+    newest, start = history.newest, history.start
+    waiting = [seal for _, seal in history.seals if seal.epoch > history.settled]
+    return Status(
+        flow=plan.flow,
+        folder=folder,
+        journal=journal_id,
+        incarnation=Incarnation(history.latest.get("start", 0)),
+        started_at=start.process.get("at") if start else None,
+        running=running_process(folder),
+        epoch=history.head,
+        settled=history.settled,
+        sealed_at=newest.sealed_at if newest else None,
+        lag_bytes=sum(part.size_bytes for seal in waiting for parts in seal.receipts.values() for part in parts),
+        positions=newest.ends if newest else {},
+        watermarks=newest.watermarks if newest else {},
+        sinks=_sinks(plan, history),
+        totals=newest.totals if newest else {},
+    )
+
+
+def history_of(flow: str, folder: Path) -> tuple[History, str]:
+    """What the journal in `folder` says, and its id; nothing is made. Raises StateUnknown, FileCorrupt."""
+    if not (folder / JOURNAL_FILE).exists():
+        raise StateUnknown(
+            "The flow has not run with this state folder.",
+            flow=flow,
+            folder=folder,
+            next_step="Run it, or name the folder with --state or ONEFOLD_STATE.",
+        )
+    journal = SqliteJournal(folder, new_id=new_seal_id(), is_locked=False)
+    try:
+        return read_history(journal, journal.id), journal.id
+    finally:
+        journal.close()
+
+
+def running_process(folder: Path) -> Mapping[str, Any] | None:
+    """Who runs the flow now: pid and host from the lock file, if that process is alive or on another machine."""
+    try:
+        holder: dict[str, Any] = json.loads((folder / LOCK_FILE).read_text("utf-8"))
+        if holder.get("host") == os.uname().nodename:
+            os.kill(int(holder["pid"]), 0)
+    except (OSError, ValueError, KeyError):
+        return None
+    return holder
+
+
+def _sinks(plan: Plan, history: History) -> tuple[SinkStatus, ...]:
+    entries = history.start.sinks if history.start else {}
+    labels = {output.name: output.label for output in plan.outputs}
+    found = []
+    for name, entry in entries.items():
+        if entry.retired:
+            continue
+        through = max(history.settled, history.through.get(name, EpochNumber(0)), EpochNumber(entry.joined - 1))
+        parts = [part for _, seal in history.seals if seal.epoch > through for part in seal.receipts.get(name, ())]
+        found.append(
+            SinkStatus(
+                name,
+                labels.get(name, str(entry.shape["target"])),
+                str(entry.shape["guarantee"]),
+                entry.joined,
+                through,
+                sum(part.rows for part in parts),
+                history.given_up.get(name, 0),
+            )
+        )
+    return tuple(found)
