@@ -176,7 +176,7 @@ class _Lines:
         room = BLOCK_BYTES if waiting is None else min(BLOCK_BYTES, max(waiting, 0))
         room = room if stop is None else min(room, max(stop - read_to, 0))
         block = pa.allocate_buffer(room)
-        count = self._stream.read_into(memoryview(block)) if room else 0
+        count = self._stream.read_into(memoryview(block).cast("B")) if room else 0
         self._is_at_end = count < room or (waiting is not None and count == waiting)
         return block.slice(0, count)
 
