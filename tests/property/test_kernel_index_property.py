@@ -94,6 +94,16 @@ class MapMachine(RuleBasedStateMachine):
             is_ended = self.index.remove_below(least, limit)[1]
         self.model = {key: value for key, value in self.model.items() if value >= least}
 
+    @rule(age=st.integers(0, 4_000), limit=st.integers(1, 5_000))
+    def sweep_a_step(self, age: int, limit: int) -> None:
+        least = self.clock - age
+        removed, _ = self.index.remove_below(least, limit)
+        held = np.array(list(self.model), dtype=np.uint64).reshape(-1, 2)
+        found = dict(zip(self.model, self.index.find(held)[1].tolist(), strict=True))
+        gone = [key for key, is_found in found.items() if not is_found]
+        assert len(gone) == removed <= limit
+        assert all(self.model.pop(key) < least for key in gone)
+
     @precondition(lambda self: len(self.views) < 3)
     @rule()
     def freeze(self) -> None:

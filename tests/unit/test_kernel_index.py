@@ -114,6 +114,16 @@ def test_a_sweep_removes_all_below_in_bounded_steps() -> None:
     assert (index.find(keys)[1] == (values >= 15_000)).all()
 
 
+def test_a_sweep_goes_on_after_entries_were_removed_ahead_of_it() -> None:
+    index, keys = KeyIndex(), random_hashes(3_000, 15)
+    keys[:, 0] >>= np.uint64(10)  # one partition
+    index.put(keys, np.arange(3_000))
+    assert index.remove_below(EARLIEST, 10) == (0, False)
+    index.remove(keys[100:])
+    assert index.remove_below(3_000, 10_000) == (100, True)
+    assert len(index) == 0
+
+
 def test_memory_is_given_back_when_entries_go() -> None:
     index, keys = KeyIndex(), random_hashes(2_000_000, 8)
     index.put(keys, np.zeros(len(keys), np.int64))
