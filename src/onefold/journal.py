@@ -7,6 +7,7 @@ Source: sqlite.org/wal.html, sqlite.org/pragma.html#pragma_synchronous.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -23,7 +24,7 @@ from onefold.errors import DiskFailed, DiskFull, Fenced, FileCorrupt, JournalLoc
 from onefold.protocols import JournalRecord
 from onefold.types import RecordNumber
 
-__all__ = ["JOURNAL_FILE", "SqliteJournal"]
+__all__ = ["JOURNAL_FILE", "LOCK_FILE", "SqliteJournal", "locked_folder"]
 
 JOURNAL_FILE = "journal.sqlite"
 LOCK_FILE = "lock"
@@ -177,6 +178,16 @@ class SqliteJournal:
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_SCHEMA")) or "no such table" in str(error):
             return FileCorrupt(file=self.path, found=str(error), expected="an intact SQLite journal")
         return DiskFailed(where=str(self.path), found=f"{name} {error}")
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Nobody runs on this state folder meanwhile, whatever is in it. Raises JournalLocked."""
+    lock = _take_lock(folder / LOCK_FILE)
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def _take_lock(path: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -121,7 +122,8 @@ def takes_flow(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     env_file = click.option("--env-file", metavar="FILE", help="KEY=VALUE lines for ${NAME} in the flow.")
     wrapped: Callable[..., Any] = with_flow
-    for option in (json_option, env_file, state, argument):
+    options: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [json_option, env_file, state, argument]
+    for option in options:
         wrapped = option(wrapped)
     return wrapped
 
@@ -138,6 +140,6 @@ def confirm(question: str, *, is_sure: bool) -> None:
     """Ask on a terminal; elsewhere --yes must have been given. Raises click.Abort, click.UsageError."""
     if is_sure:
         return
-    if not click.get_text_stream("stdin").isatty():
+    if not sys.stdin.isatty():
         raise click.UsageError("This needs --yes where nobody can be asked.")
     click.confirm(question, abort=True, err=True)

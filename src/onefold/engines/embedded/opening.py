@@ -27,7 +27,7 @@ from onefold.spool import FolderSpool
 from onefold.state.snapshots import SnapshotStore
 from onefold.types import Attempt, EpochNumber, Incarnation, PartitionId, RecordNumber
 
-__all__ = ["History", "OpenedFlow", "open_flow", "read_history", "where_to_read"]
+__all__ = ["VERSION", "History", "OpenedFlow", "journal_location", "open_flow", "read_history", "where_to_read"]
 
 VERSION = "0.1"
 
@@ -105,7 +105,7 @@ def _open(
     if before is not None:
         check_plan(before.plan, plan)
     entries = sink_entries(history, outputs)
-    location = _location(journal.path)
+    location = journal_location(journal.path)
     start = Start(
         process={**process_name(), "at": clock.now()},
         location=location,
@@ -228,7 +228,7 @@ def _apply_deltas(tables: Mapping[str, StateTable], seal: Seal, spool: FolderSpo
             tables[delta.table].apply_delta(spool.get(delta.detail, delta.inline).to_batches())
 
 
-def _location(path: Path) -> dict[str, Any]:
+def journal_location(path: Path) -> dict[str, Any]:
     """Where the journal stands: a copied or moved one stands somewhere else."""
     status = path.stat()
     return {"machine": machine_name(), "path": str(path.resolve()), "inode": status.st_ino}

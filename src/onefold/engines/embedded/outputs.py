@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from onefold.connectors.duckdb import DuckdbTable as SqliteTable
+from onefold.connectors.sqlite import SqliteFile
 from onefold.engines.embedded.pipeline import DEAD_LETTERS
 from onefold.operators.reading import DEAD_SCHEMA
 from onefold.plan import Output, Plan
@@ -18,7 +18,7 @@ DEAD_LETTERS_FILE = "dead-letters.sqlite"
 
 def all_outputs(plan: Plan, folder: Path) -> Mapping[str, Output]:
     """By name. Dead letters go to a table of their own beside the journal, exactly once like everything else."""
-    endpoint = SqliteTable(str(folder / DEAD_LETTERS_FILE), "dead_letters")
+    endpoint = SqliteFile(str(folder / DEAD_LETTERS_FILE)).table("dead_letters")
     dead = Output(
         name=DEAD_LETTERS,
         input="",
