@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,12 @@ class Encoding:
 
     def refuse_inexact(self, schema: pa.Schema, label: str) -> None:
         """Raise SchemaError for a column that these files cannot keep."""
+        with contextlib.suppress(SchemaError, pa.ArrowException):  # if it fails, find out for which column
+            self.encode(pa.Table.from_arrays([pa.nulls(1, column.type) for column in schema], schema=schema))
+            return
         for column in schema:
             try:
-                self.encode(pa.table({column.name or "column": pa.nulls(1, column.type)}))
+                self.encode(pa.table({column.name: pa.nulls(1, column.type)}))
             except (SchemaError, pa.ArrowException) as error:
                 raise SchemaError(
                     f"{label} cannot keep column {column.name}.",

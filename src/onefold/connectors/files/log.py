@@ -12,6 +12,7 @@ get their names; who opens the log next finishes what a killed instance left of 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,8 @@ class CommitLog:
         """Give the staged files of the newest entry their names. Idempotent. Raises DiskError."""
         waiting = [file for file in entry.files if (self.staged / file.staged).exists()]
         for file in waiting:
-            with durable_step("files.publish"):
+            # An instance that opened the log since may have finished it before us.
+            with durable_step("files.publish"), contextlib.suppress(FileNotFoundError):
                 (self.staged / file.staged).replace(self.folder / file.final)
         if waiting:
             with durable_step("files.sync"):
