@@ -181,7 +181,7 @@ class AggregateNode(Node):
 class Output:
     """One sink of the flow, with what it writes.
 
-    latest_by: on upsert, the row with the largest value wins within an epoch's key; None: the last in input order.
+    latest_by: on upsert, the row of a key with the largest value wins; None: the last in input order.
     """
 
     name: str

@@ -252,8 +252,9 @@ class Stream:
     ) -> None:
         """Write each row in the place of the one with the same key; the last in input order wins.
 
-        latest_by: within an epoch the row with the largest value wins instead. Of a windowed aggregate: updates at
-        every epoch. Raises SchemaError, NotSupported, NameTaken, GuaranteeRefused.
+        latest_by: the row with the largest value wins instead, whenever it comes; the state holds one value a key,
+        of deleted keys too. Of a windowed aggregate: updates at every epoch. Raises SchemaError, NotSupported,
+        NameTaken, GuaranteeRefused.
         """
         keys = columns.key_columns(key, self._arrow, "upsert")
         if OP_COLUMN in keys:

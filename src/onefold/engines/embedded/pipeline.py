@@ -12,7 +12,7 @@ from onefold.books import Books
 from onefold.errors import NotSupported, TooManyDead
 from onefold.operators.aggregate import Aggregation
 from onefold.operators.dedup import Dedup
-from onefold.operators.latest import last_of_each_key
+from onefold.operators.latest import Latest, last_of_each_key
 from onefold.operators.reading import DEAD_SCHEMA, DecodedPart, ReadCounts, Reader
 from onefold.operators.sql import Sql
 from onefold.operators.stateless import explode, run_fused, run_map
@@ -86,6 +86,11 @@ class Pipeline:
         self._groups = {
             n.name: Aggregation(n, state_key, self._sql) for n in plan.nodes if isinstance(n, AggregateNode)
         }
+        self._latest = {
+            o.name: Latest(o, o.latest_by, state_key)
+            for o in plan.outputs
+            if o.latest_by is not None and o.latest_by not in o.key
+        }
         self.memories = {n.name: RowLog(n.source.memory) for n in plan.reads() if n.source.memory is not None}
         self.watermarks: Watermarks = {name: {} for name in self.readers}
         self._nodes = {node.name: node for node in plan.nodes}
@@ -99,6 +104,7 @@ class Pipeline:
         return {
             **{name: dedup.keys for name, dedup in self._dedups.items()},
             **{name: group.table for name, group in self._groups.items()},
+            **{latest.name: latest.table for latest in self._latest.values()},
             **{f"read:{name}": memory for name, memory in self.memories.items()},
         }
 
@@ -206,7 +212,8 @@ class _EpochRun:
         if output.mode == "append":
             self.books.sink(output.name, rows)
             return rows
-        rows = last_of_each_key(rows, output.key, output.latest_by)
+        latest = self._pipe._latest.get(output.name)
+        rows = latest.run(rows) if latest is not None else last_of_each_key(rows, output.key, None)
         is_change = OP_COLUMN in rows.column_names
         deleted = rows.column(OP_COLUMN).to_pylist().count("delete") if is_change else 0
         self.books.sink(output.name, rows, upserted=rows.num_rows - deleted, deleted=deleted)
