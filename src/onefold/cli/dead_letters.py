@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from onefold.cli.command import Chosen, Verb, print_json, results_to, takes_flow
@@ -17,7 +16,7 @@ from onefold.engines.embedded.deadletters import DeadLetter, dead_letters
 
 __all__ = ["command"]
 
-LONGEST_RAW = 70
+LONGEST_RAW = 100
 
 
 @click.group("dead-letters")
@@ -45,18 +44,19 @@ def list_letters(chosen: Chosen, *, reason: str | None, read: str | None, limit:
 
 
 def _show(letters: Sequence[DeadLetter], counts: Mapping[str, int]) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=True)
-    for name in ("read", "position", "reason", "detail"):
-        table.add_column(name, overflow="fold")
+    out = results_to()
     for letter in letters:
         raw = letter.raw.decode("utf-8", "backslashreplace").rstrip("\n")
         shown = raw if len(raw) <= LONGEST_RAW else raw[: LONGEST_RAW - 1] + "…"
-        table.add_row(letter.read, letter.position, letter.reason, Text.assemble(letter.detail, "\n", (shown, "dim")))
-    out = results_to()
-    out.print(table)
+        out.print(Text.assemble((letter.reason, "bold red"), f"  {letter.detail}", (f"\n  {shown}", "dim")))
+        out.print(Text.assemble(("  " + " ".join((letter.read, _where(letter))), "cyan")))
     total = ", ".join(f"{count:,} {reason}" for reason, count in Counter(counts).most_common())
-    more = f"; shown: {len(letters)} (--limit shows more)" if sum(counts.values()) > len(letters) else ""
-    out.print(f"  {total}{more}")
+    more = f"; the newest {len(letters)} are shown, --limit shows more" if sum(counts.values()) > len(letters) else ""
+    out.print(f"{total}{more}")
+
+
+def _where(letter: DeadLetter) -> str:
+    return " ".join(str(value) for value in json.loads(letter.position).values())
 
 
 def _as_json(letter: DeadLetter) -> dict[str, Any]:

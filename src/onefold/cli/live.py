@@ -17,7 +17,7 @@ from rich.text import Text
 from onefold.cli.command import print_json
 from onefold.engines.embedded.runner import Progress
 
-__all__ = ["ProgressLine", "resident_bytes", "size_text"]
+__all__ = ["ProgressLine", "counted", "resident_bytes", "size_text"]
 
 RATE_OVER_SECONDS = 3.0
 LOOK_SECONDS = 0.1
@@ -139,6 +139,15 @@ def size_text(size_bytes: float) -> str:
             break
         size_bytes /= 1024
     return f"{size_bytes:,.0f} {unit}" if unit == "B" else f"{size_bytes:,.1f} {unit}"
+
+
+def counted(count: int, what: str) -> str:
+    """1 epoch, 2 epochs.
+
+    >>> counted(1_200, "event")
+    '1,200 events'
+    """
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def resident_bytes() -> int:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from onefold.cli.command import Chosen, Verb, errors_to, is_verbose, print_json, report, results_to, takes_flow
 from onefold.cli.exits import Exit
-from onefold.cli.live import ProgressLine
+from onefold.cli.live import ProgressLine, counted
 from onefold.cli.logs import configure_logging
 from onefold.cli.stopping import StopSignals
 from onefold.engines.embedded.runner import Run, Summary
@@ -70,7 +70,8 @@ def _show(chosen: Chosen, summary: Summary, *, stopped_by: str | None) -> None:
     how = f"stopped by {stopped_by}" if stopped_by else "drained"
     text = Text.assemble(
         (summary.flow, "bold"),
-        f" {how}: {summary.events:,} events in {summary.epochs} epochs, {summary.seconds:.1f} s ({rate:,.0f}/s).",
+        f" {how}: {counted(summary.events, 'event')} in {counted(summary.epochs, 'epoch')}, "
+        f"{summary.seconds:.1f} s ({rate:,.0f}/s).",
     )
     if summary.is_complete:
         text.append(" Every sink has everything.", "green")

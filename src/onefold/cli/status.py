@@ -51,11 +51,11 @@ def _show(out: Console, found: Status) -> None:
 
 
 def _sinks(found: Status) -> Table:
-    table = _table("sink", "guarantee", "surely through epoch", "rows waiting", "rows given up")
+    has_lost = any(sink.rows_given_up for sink in found.sinks)
+    table = _table("sink", "guarantee", "surely through epoch", "rows waiting", *(["given up, at most"] * has_lost))
     for sink in found.sinks:
-        table.add_row(
-            sink.name, sink.guarantee, str(sink.delivered_through), f"{sink.waiting_rows:,}", f"{sink.rows_given_up:,}"
-        )
+        cells = [sink.name, sink.guarantee, str(sink.delivered_through), f"{sink.waiting_rows:,}"]
+        table.add_row(*cells, *([f"{sink.rows_given_up:,}"] * has_lost))
     return table
 
 
