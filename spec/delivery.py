@@ -30,12 +30,12 @@ __all__ = [
 def put_lane(world: World, p: int, sink: int, lane: Lane) -> World:
     """The world with another state of process p's lane to a sink."""
     proc = world.procs[p]
-    return put_proc(world, p, proc._replace(lanes=proc.lanes[:sink] + (lane,) + proc.lanes[sink + 1 :]))
+    return put_proc(world, p, proc._replace(lanes=(*proc.lanes[:sink], lane, *proc.lanes[sink + 1 :])))
 
 
 def put_sink(world: World, sink: int, state: SinkState) -> World:
     """The world with another state of a sink."""
-    return world._replace(sinks=world.sinks[:sink] + (state,) + world.sinks[sink + 1 :])
+    return world._replace(sinks=(*world.sinks[:sink], state, *world.sinks[sink + 1 :]))
 
 
 def locate(setting: Setting, world: World, p: int, sink: int) -> int | str:
@@ -111,7 +111,7 @@ def take(setting: Setting, state: SinkState, request: Request) -> SinkState | No
 
 def commit(setting: Setting, world: World, p: int, sink: int, upto: int, *, is_answered: bool) -> World | None:
     """Deliver the epochs after the cursor through `upto` together. None: not possible now."""
-    proc, lane = world.procs[p], world.procs[p].lanes[sink]
+    lane = world.procs[p].lanes[sink]
     rows = payload(setting, world, p, sink, upto)
     if rows is None:
         return stop_fatally(world, p, "rows gone")
@@ -158,7 +158,7 @@ def _leave_unanswered(setting: Setting, world: World, p: int, request: Request, 
         return put_lane(world, p, sink, Lane("open", request.new, upto, 0))
     if not safe.unknown_is_not_failed:
         return world
-    return put_lane(world, p, sink, Lane("closed", 0, 0, 0))
+    return put_lane(world, p, sink, Lane("closed", 0, lane.cursor, 0))
 
 
 def _is_superseded(world: World, p: int) -> bool:
@@ -169,7 +169,7 @@ def _is_superseded(world: World, p: int) -> bool:
 
 def _allow(world: World, sink: int) -> World:
     """One more repetition of this sink's rows is excused: an outcome was unknown to the process that goes on."""
-    allowed = world.allowed[:sink] + (world.allowed[sink] + 1,) + world.allowed[sink + 1 :]
+    allowed = (*world.allowed[:sink], world.allowed[sink] + 1, *world.allowed[sink + 1 :])
     return world._replace(allowed=allowed)
 
 
@@ -228,9 +228,13 @@ def _range_moves(setting: Setting, world: World, p: int, sink: int, view: View) 
                 yield ("attempt", p, sink, cursor + 1, upto), record_attempt(setting, world, p, sink, upto)
             else:
                 yield from _commit_moves(setting, world, p, sink, upto)
-    elif cursor < view.head and is_exact(setting, sink) and setting.safe.token_only_commits:
-        if world.procs[p].position == setting.scenario.events:
-            yield from _commit_moves(setting, world, p, sink, view.head)
+    elif _may_move_alone(setting, world, p, sink) and cursor < view.head:
+        yield from _commit_moves(setting, world, p, sink, view.head)
+
+
+def _may_move_alone(setting: Setting, world: World, p: int, sink: int) -> bool:
+    is_all_sealed = world.procs[p].position == setting.scenario.events
+    return is_all_sealed and is_exact(setting, sink) and setting.safe.token_only_commits
 
 
 def _commit_moves(setting: Setting, world: World, p: int, sink: int, upto: int) -> Iterator[Move]:

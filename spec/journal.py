@@ -13,15 +13,14 @@ from spec.model import (
     Setting,
     View,
     World,
-    epoch_of,
     intern_seal,
     read_log,
     seal_of,
 )
 
 __all__ = [
-    "Label", "Move", "append", "append_start", "drain", "excuse", "fail_seal", "free", "is_exact", "members_of", "put_proc",
-    "read_journal", "seal_choices", "seal_epoch", "settle", "stop_fatally", "view_of",
+    "Label", "Move", "append", "append_start", "drain", "excuse", "fail_seal", "free", "is_exact", "members_of",
+    "put_proc", "read_journal", "seal_choices", "seal_epoch", "settle", "stop_fatally", "view_of",
 ]  # fmt: skip
 
 Label = tuple[object, ...]
@@ -30,7 +29,7 @@ Move = tuple[Label, World]
 
 def put_proc(world: World, p: int, proc: Proc) -> World:
     """The world with another state of process p."""
-    return world._replace(procs=world.procs[:p] + (proc,) + world.procs[p + 1 :])
+    return world._replace(procs=(*world.procs[:p], proc, *world.procs[p + 1 :]))
 
 
 def stop_fatally(world: World, p: int, why: str) -> World:
@@ -61,19 +60,19 @@ def append(setting: Setting, world: World, p: int, record: Record) -> World:
     disk = world.disks[proc.disk]
     if setting.safe.append_if_absent and len(disk.log) != len(proc.log):
         return stop_fatally(world, p, "fenced")
-    log = disk.log + (record,)
-    known = log if disk.log == proc.log else proc.log + (record,)
+    log = (*disk.log, record)
+    known = log if disk.log == proc.log else (*proc.log, record)
     world = world._replace(disks=_put_disk(world, proc.disk, disk._replace(log=log)))
     return put_proc(world, p, proc._replace(log=known))
 
 
 def _put_disk(world: World, d: int, disk: Disk) -> tuple[Disk, ...]:
-    return world.disks[:d] + (disk,) + world.disks[d + 1 :]
+    return (*world.disks[:d], disk, *world.disks[d + 1 :])
 
 
 def append_start(setting: Setting, world: World, p: int) -> World:
     """The start record, at the next free number whatever it is; the number is the incarnation."""
-    proc = world.procs[p]
+    before, proc = world, world.procs[p]
     disk = world.disks[proc.disk]
     log = (*disk.log, ("start", proc.members, disk.place))
     if setting.scenario.zombies:
@@ -81,6 +80,8 @@ def append_start(setting: Setting, world: World, p: int) -> World:
     world = world._replace(disks=_put_disk(world, proc.disk, disk._replace(log=log)))
     if setting.safe.start_before_read:
         return put_proc(world, p, proc._replace(pc="read", inc=len(log)))
+    if setting.safe.start_number_fixed and len(disk.log) != len(proc.log):
+        return stop_fatally(before, p, "fenced")
     blanks = (("void",),) * (len(disk.log) - len(proc.log))
     return put_proc(world, p, proc._replace(pc="run", inc=len(log), log=proc.log + blanks + log[-1:]))
 
@@ -169,7 +170,7 @@ def settle(setting: Setting, world: World, p: int) -> int:
     for sink in members_of(setting, proc):
         lane = proc.lanes[sink]
         if lane.state == "closed" or (not is_exact(setting, sink) and lane.state != "open"):
-            known = max(lane.cursor, view.joins[sink]) if is_exact(setting, sink) else view.done[sink]
+            known = max(lane.cursor, view.joins[sink], view.settled) if is_exact(setting, sink) else view.done[sink]
         else:
             known = lane.cursor
         for epoch in range(known + 1, through + 1):
@@ -206,7 +207,7 @@ def drain(setting: Setting, world: World, p: int) -> World | None:
         lane = proc.lanes[sink]
         if lane.state != "open":
             return None
-        if is_exact(setting, sink) and setting.safe.token_only_commits and epoch_of(lane.token) < view.head:
+        if is_exact(setting, sink) and setting.safe.token_only_commits and lane.cursor < view.head:
             return None
     head = view.chain[-1] if view.chain else 0
     drained = tuple(sorted({*world.drained, head}))

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from spec.safeguards import Safeguards
 
 __all__ = [
-    "ALIVE", "Budget", "Disk", "Handle", "Lane", "Proc", "Record", "Request", "Scenario", "Seal", "Setting", "SinkState",
-    "View", "World", "chain_to", "epoch_of", "intern_seal", "read_log", "seal_of",
+    "ALIVE", "Budget", "Disk", "Handle", "Lane", "Proc", "Record", "Request", "Scenario", "Seal", "Setting",
+    "SinkState", "View", "World", "chain_to", "epoch_of", "intern_seal", "read_log", "seal_of",
 ]  # fmt: skip
 
 Record = tuple[Any, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 from spec.journal import Label, excuse
 from spec.model import Budget, Lane, Proc, Setting, SinkState, View, World, chain_to, read_log, seal_of
@@ -58,7 +59,7 @@ def _rows_to(token: int, sink: int) -> tuple[int, ...]:
 @cache
 def _is_one_line(heads: tuple[int, ...]) -> bool:
     chains = sorted((chain_to(head) for head in heads), key=len)
-    return all(longer[: len(shorter)] == shorter for shorter, longer in zip(chains, chains[1:], strict=False))
+    return all(longer[: len(shorter)] == shorter for shorter, longer in pairwise(chains))
 
 
 def is_forked(setting: Setting, world: World) -> bool:
@@ -68,10 +69,10 @@ def is_forked(setting: Setting, world: World) -> bool:
 
 
 def _journal_violation(setting: Setting, world: World) -> str:
-    if setting.scenario.together and setting.scenario.locks and world.budget.sink_restores == 0:
-        tokens = tuple(sorted({state.token for state in world.sinks}))
-        if setting.scenario.budget.journal_restores == 0 and not _is_one_line(tokens):
-            return "two sinks show two decisions of one epoch"
+    if setting.scenario.together:
+        wrong = _atomic_violation(world)
+        if wrong:
+            return wrong
     if is_forked(setting, world):
         return ""
     disk = world.disks[0]
@@ -82,6 +83,19 @@ def _journal_violation(setting: Setting, world: World) -> str:
         return ""
     settled = frozenset(view.chain[: view.settled])
     return _unsettled(setting, world, view, settled)
+
+
+def _atomic_violation(world: World) -> str:
+    """What one sink shows of an epoch, every other one shows or can still show."""
+    if not _is_one_line(tuple(sorted({state.token for state in world.sinks}))):
+        return "two sinks show two decisions of one epoch"
+    for shown in world.sinks:
+        rows = seal_of(shown.token).rows
+        for other, state in enumerate(world.sinks):
+            is_held = any(handle.seal == shown.token for handle in state.handles)
+            if rows >> other & 1 and not is_held and shown.token not in chain_to(state.token):
+                return f"an epoch is shown by one sink and can never be shown by sink {other}"
+    return ""
 
 
 def _unsettled(setting: Setting, world: World, view: View, settled: frozenset[int]) -> str:

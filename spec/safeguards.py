@@ -23,7 +23,8 @@ class Safeguards:
     refused_token_is_fatal: bool = True  # after a refusal: take the token found for the expected one and go on
     failed_seal_is_fatal: bool = True  # after a failed append: go on with the next rows
     append_if_absent: bool = True  # records are added whatever others have added meanwhile
-    start_before_read: bool = True  # read the journal first, then append the start record at the next free number
+    start_before_read: bool = True  # the journal is read before the start record is appended
+    start_number_fixed: bool = True  # when read before: the start record takes the next free number, whatever was read
     newest_start_wins: bool = True  # go on although a later start record was found while reading
     settle_after_all_tokens: bool = True  # settled as soon as sealed
     payload_until_settled: bool = True  # payloads are freed before they are settled
@@ -49,8 +50,8 @@ class Safeguards:
 class Mutant(NamedTuple):
     """Where the loss of a safeguard shows.
 
-    scenarios: the first names the one to search. covered_by: safeguards that hold alone when this one is gone; then
-    only the loss of all of them together gives a counter-example. why: said once, for the covered ones.
+    covered_by: safeguards that still hold when this one is gone; only the loss of all of them gives a counter-example.
+    why: how they cover it.
     """
 
     scenario: str
@@ -58,7 +59,51 @@ class Mutant(NamedTuple):
     why: str = ""
 
 
-MUTANTS: dict[str, Mutant] = {}
+MUTANTS: dict[str, Mutant] = {
+    "token_with_rows": Mutant("crash"),
+    "token_compare_and_set": Mutant("crash"),
+    "seal_ids_compared": Mutant("copy-journal"),
+    "seal_before_delivery": Mutant("crash"),
+    "redo_what_was_sealed": Mutant("crash"),
+    "never_recut_epoch": Mutant("crash"),
+    "unknown_is_not_done": Mutant("crash"),
+    "unknown_is_not_failed": Mutant(
+        "crash", ("token_compare_and_set",),
+        "If the commit landed after all, its repetition is refused by the expected token: the instance stops, "
+        "needlessly, and the next one reads the token. Nothing is lost or repeated.",
+    ),
+    "refused_token_is_fatal": Mutant("zombie"),
+    "failed_seal_is_fatal": Mutant("failed-seal"),
+    "append_if_absent": Mutant("zombie"),
+    "start_before_read": Mutant(
+        "zombie", ("start_number_fixed",),
+        "A start record that takes exactly the number after the last one read proves that nothing came in between.",
+    ),
+    "start_number_fixed": Mutant(
+        "zombie", ("start_before_read",), "What is read after the start record is all that older processes ever add.",
+    ),
+    "newest_start_wins": Mutant("together"),
+    "settle_after_all_tokens": Mutant("crash"),
+    "payload_until_settled": Mutant("crash"),
+    "missing_is_not_empty": Mutant("restore-sink"),
+    "token_only_commits": Mutant("copy-journal-empty"),
+    "headers_to_oldest_token": Mutant("empty"),
+    "join_recorded": Mutant("sink-added"),
+    "outcome_recorded": Mutant("least"),
+    "attempt_before_try": Mutant("most"),
+    "one_try": Mutant("most"),
+    "attempt_abandoned": Mutant("most"),
+    "range_never_recut": Mutant("most"),
+    "losses_counted": Mutant("most"),
+    "seal_after_all_prepared": Mutant("together"),
+    "tokens_before_abort": Mutant("together-restore"),
+    "abort_own_journal": Mutant("together-fresh"),
+    "abort_dead_only": Mutant("together"),
+    "abort_unsealed_only": Mutant("together"),
+    "location_before_abort": Mutant("together-copy"),
+    "token_in_handle": Mutant("together"),
+}  # fmt: skip
+"""One for every safeguard; a test searches each."""
 
 
 def without(*names: str) -> Safeguards:

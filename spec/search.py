@@ -12,6 +12,9 @@ from spec.world import first_world, moves
 
 __all__ = ["Finding", "Searched", "search"]
 
+Origins = dict[World, tuple[World, Label] | None]
+"""Every state seen, with the state and the step it was first reached by."""
+
 
 class Finding(NamedTuple):
     """A counter-example: what is wrong, the schedule to it, and the calm recovery that shows it (may be empty)."""
@@ -22,24 +25,26 @@ class Finding(NamedTuple):
 
 
 class Searched(NamedTuple):
-    """finding None: no violation within the bounds. is_complete False: the limit of states was reached first."""
+    """finding None: no violation within the bounds. longest: a schedule to a state of the last depth, if asked for."""
 
     finding: Finding | None
     states: int
     steps: int
     depth: int
     seconds: float
-    is_complete: bool
+    longest: list[Label]
 
 
-def search(setting: Setting, *, most_states: int = 5_000_000) -> Searched:
+def search(setting: Setting, *, keep_last: bool = False) -> Searched:
     """Visit all states of a scenario. Stops at the first violation."""
     began = time.perf_counter()
     first = first_world(setting)
-    came: dict[World, tuple[World, Label] | None] = {first: None}
+    came: Origins = {first: None}
     recovery = Recovery(setting)
     frontier, depth, steps = [first], 0, 0
-    while frontier:
+    finding: Finding | None = None
+    last = first
+    while frontier and finding is None:
         depth += 1
         following: list[World] = []
         for world in frontier:
@@ -48,17 +53,20 @@ def search(setting: Setting, *, most_states: int = 5_000_000) -> Searched:
                 if after in came:
                     continue
                 came[after] = (world, label)
-                wrong = violation(setting, after) or recovery.violation(after)
-                if wrong or len(came) >= most_states:
-                    seconds = time.perf_counter() - began
-                    finding = Finding(wrong, _schedule(came, after), _calm(setting, after)) if wrong else None
-                    return Searched(finding, len(came), steps, depth, seconds, is_complete=False)
                 following.append(after)
+                wrong = violation(setting, after) or recovery.violation(after)
+                if wrong:
+                    finding = Finding(wrong, _schedule(came, after), _calm(setting, after))
+                    break
+            if finding is not None:
+                break
         frontier = following
-    return Searched(None, len(came), steps, depth, time.perf_counter() - began, is_complete=True)
+        last = frontier[-1] if frontier else last
+    longest = _schedule(came, last) if keep_last else []
+    return Searched(finding, len(came), steps, depth, time.perf_counter() - began, longest)
 
 
-def _schedule(came: dict[World, tuple[World, Label] | None], world: World) -> list[Label]:
+def _schedule(came: Origins, world: World) -> list[Label]:
     schedule: list[Label] = []
     step = came[world]
     while step is not None:

@@ -16,7 +16,7 @@ from spec.journal import (
 )
 from spec.model import Handle, Lane, Request, Setting, SinkState, View, World, epoch_of, seal_of
 
-__all__ = ["abort_orphans", "commit_handle", "prepare", "take_handle", "take_prepare", "together_moves"]
+__all__ = ["abort_orphans", "commit_handle", "commit_moves", "prepare", "take_handle", "take_prepare", "together_moves"]
 
 
 def together_moves(setting: Setting, world: World, p: int) -> Iterator[Move]:
@@ -52,7 +52,7 @@ def _deliver_or_begin(setting: Setting, world: World, p: int) -> Iterator[Move]:
         epoch = _next_epoch(view, sink, lane.cursor)
         if epoch:
             is_behind = True
-            yield from _commit_moves(setting, world, p, sink, epoch)
+            yield from commit_moves(setting, world, p, sink, epoch)
         elif lane.cursor < view.head and proc.position == setting.scenario.events:
             after = commit(setting, world, p, sink, view.head, is_answered=True)
             if after is not None:
@@ -81,7 +81,7 @@ def _decide(setting: Setting, world: World, p: int) -> Iterator[Move]:
     if not safe.seal_before_delivery:
         for sink in members_of(setting, proc):
             if proc.ready >> sink & 1 and proc.lanes[sink].token != proc.hand:
-                yield from _commit_moves(setting, world, p, sink, seal.epoch)
+                yield from commit_moves(setting, world, p, sink, seal.epoch)
 
 
 def _prepare_moves(setting: Setting, world: World, p: int, sink: int) -> Iterator[Move]:
@@ -156,7 +156,8 @@ def abort_orphans(setting: Setting, world: World, p: int, sink: int) -> World:
     return put_proc(world, p, proc._replace(listed=proc.listed | 1 << sink))
 
 
-def _commit_moves(setting: Setting, world: World, p: int, sink: int, epoch: int) -> Iterator[Move]:
+def commit_moves(setting: Setting, world: World, p: int, sink: int, epoch: int) -> Iterator[Move]:
+    """Commit the handle of an epoch: answered, or not."""
     lane = world.procs[p].lanes[sink]
     new = world.procs[p].hand or view_of(world, p).chain[epoch - 1]
     label = ("commit", p, sink, lane.cursor + 1, epoch, lane.token, new)
@@ -169,7 +170,7 @@ def _commit_moves(setting: Setting, world: World, p: int, sink: int, epoch: int)
             net=tuple(sorted((*world.net, request), key=repr)),
             budget=world.budget._replace(delays=world.budget.delays - 1),
         )
-        yield (*label, "unknown"), put_lane(late, p, sink, Lane("closed", 0, 0, 0))
+        yield (*label, "unknown"), put_lane(late, p, sink, Lane("closed", 0, lane.cursor, 0))
 
 
 def take_handle(setting: Setting, state: SinkState, seal_id: int) -> SinkState | None:

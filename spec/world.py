@@ -12,13 +12,11 @@ from spec.model import (
     Disk,
     Lane,
     Proc,
-    Request,
     Setting,
     SinkState,
     World,
     chain_to,
     read_log,
-    seal_of,
 )
 from spec.together import take_handle, take_prepare, together_moves
 
@@ -125,7 +123,9 @@ def _journal_faults(world: World) -> Iterator[Move]:
         after = _spend(world, copies=budget.copies - 1)
         yield ("copy journal", 0, len(world.disks)), after._replace(disks=(*world.disks, copy))
     if budget.fresh:
-        empty = Disk(journal=2, place=len(world.disks), log=(), freed=0, pruned=0)
+        place = len(world.disks)
+        begun = (("start", world.procs[0].members, place),)  # its first process did nothing else: numbers may coincide
+        empty = Disk(journal=2, place=place, log=begun, freed=0, pruned=0)
         after = _spend(world, fresh=budget.fresh - 1)
         yield ("empty journal", len(world.disks)), after._replace(disks=(*world.disks, empty))
 
