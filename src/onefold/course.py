@@ -53,6 +53,7 @@ class Course:
         self.cursor = EpochNumber(max(rule.joined - 1, rule.through, settled))
         self.token = rule.base
         self.failures = 0
+        self.head_when_opening = _NONE
         self._chain = chain
         self._most_bytes = deliver_bytes
         self._limit_bytes = deliver_bytes
@@ -86,6 +87,7 @@ class Course:
     def open(self) -> list[Step]:
         """Open, fence, read the token."""
         self.phase = "opening"
+        self.head_when_opening = self._chain.head
         return [OpenSink(self.rule.name)]
 
     def opened(self, token: Token | None, settled: EpochNumber) -> list[Step]:

@@ -282,12 +282,13 @@ class EpochCore:
         return not (is_sealed and handle.epoch > self.courses[sink].cursor)
 
     def _demand_prepared(self, sink: str, handles: Iterable[Handle]) -> None:
-        """Sealed rows that lie prepared in the sink cannot be delivered from anywhere else: trying goes on for ever."""
-        if not self._is_together:
+        """Sealed rows that are staged in the sink can come from nowhere else: without them it would try for ever."""
+        course = self.courses[sink]
+        if not course.is_exact:
             return
         prepared = {handle.seal for handle in handles}
-        for header in self.chain.between(self.courses[sink].cursor, self.chain.head):
-            if sink in header.rows and header.seal not in prepared:
+        for header in self.chain.between(course.cursor, course.head_when_opening):  # listed before later ones
+            if sink in header.staged and header.seal not in prepared:
                 raise StateUnknown(
                     "Rows that a sink had prepared and that are sealed are no longer there.",
                     sink=sink,
