@@ -39,6 +39,17 @@ def test_a_statement_sees_the_rows_of_this_run_and_never_those_of_the_last() -> 
         assert duck.run("SELECT a FROM _input", table).column("a").to_pylist() == rows
 
 
+@pytest.mark.parametrize("count", [200, 60_000])
+def test_a_malformed_row_among_others_costs_only_itself(count) -> None:
+    lines = [b'{"v":%d}' % n for n in range(count)]
+    lines[count // 2] = '{"v":["é€😀'.encode() * 40
+    one_format = JsonLines()
+    for _ in range(2):  # the second batch is decoded with validation first
+        decoded = one_format.decode(pa.array(lines, pa.binary()), to_schema({"v": "BIGINT"}), is_lenient=False)
+        assert decoded.misfits.index.to_pylist() == [count // 2]
+        assert len(decoded.rows) == count - 1
+
+
 def test_python_variables_are_never_taken_for_tables() -> None:
     visible = pa.table({"a": [1]})
     with pytest.raises(duckdb.CatalogException):

@@ -21,6 +21,7 @@ import pyarrow as pa
 __all__ = ["connection", "first_number", "identifier", "literal", "query", "run"]
 
 _MOST_STATEMENTS = 32
+_MANY_ROWS = 50_000  # above it, the copy that DuckDB makes of a prepared statement's result costs more than planning
 
 
 def run(sql: str, rows: pa.Table) -> pa.Table:
@@ -28,7 +29,7 @@ def run(sql: str, rows: pa.Table) -> pa.Table:
 
     For statements that are run again and again: the plan is kept, by SQL text and by the schema of the rows.
     """
-    return _session().run(sql, rows)
+    return query(sql, _input=rows) if len(rows) > _MANY_ROWS else _session().run(sql, rows)
 
 
 def query(sql: str, **tables: pa.Table) -> pa.Table:
@@ -41,6 +42,8 @@ def query(sql: str, **tables: pa.Table) -> pa.Table:
         con.register(name, table)
     try:
         return con.sql(sql).to_arrow_table()
+    except UnicodeDecodeError as error:
+        raise _unreadable() from error
     finally:
         for name in tables:
             con.unregister(name)
@@ -101,8 +104,8 @@ class _Session:
         view.rows = rows
         try:
             return self.connection.sql(f"EXECUTE {name}").to_arrow_table()
-        except UnicodeDecodeError as error:  # DuckDB cut the text of its own message inside a character
-            raise duckdb.InvalidInputException("a value could not be read") from error
+        except UnicodeDecodeError as error:
+            raise _unreadable() from error
         finally:
             view.rows = rows.slice(0, 0)
 
@@ -126,6 +129,11 @@ class _Session:
             self._drop(name)
         self._statements.clear()
         self.connection.close()
+
+
+def _unreadable() -> duckdb.InvalidInputException:
+    """For a message about a value that DuckDB cut inside a character, so that Python could not read the message."""
+    return duckdb.InvalidInputException("a value could not be read")
 
 
 _local = threading.local()
