@@ -51,6 +51,8 @@ def read_draft(endpoint: Any, schema: object, options: ReadOptions) -> tuple[Dra
     source = _source_of(endpoint, wanted)
     kept_format = None if source.promise.payload == "rows" else wanted or _default_format(endpoint, source)
     declared = _declared(endpoint, source, schema, label)
+    if kept_format is not None and hasattr(source, "declare"):  # files: how CSV is cut, and which header it must have
+        source.declare(kept_format, declared)
     rows = columns.schema_of([*declared, *_meta_fields(source, options.meta, label)], f"the read of {label}")
     lateness, max_ahead = _times(options, declared)
     name = check_name(options.name or str(getattr(endpoint, "default_name", "") or "read"), "A read")

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from onefold.errors import InputLost, SourceUnavailable
 from onefold.protocols import Limit, Read, Source
-from onefold.testing.contract_case import SourceCase, equal, expect, raises
+from onefold.testing.contract_case import ContractBroken, SourceCase, equal, expect, raises
 from onefold.types import PartitionId, Position
 
 __all__ = ["SOURCE_CONTRACTS", "SourceBench"]
@@ -66,7 +66,7 @@ class SourceBench:
             start = json.loads(json.dumps(read.next))
             if read.is_idle:
                 return numbers, start
-        raise AssertionError("the source never says that it is idle")
+        raise ContractBroken("the source says when it is idle")
 
 
 def all_input_comes_once_in_order(bench: SourceBench) -> None:

@@ -20,7 +20,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from onefold.protocols import Sink, TwoPhase
+from onefold.errors import OnefoldError
+from onefold.protocols import TwoPhase
 from onefold.testing.contract_case import ContractBroken, SinkBench, SinkCase, SourceCase
 from onefold.testing.contract_crashes import CRASH_CONTRACTS
 from onefold.testing.contract_sinks import (
@@ -70,7 +71,7 @@ def source_contracts(case: SourceCase) -> Sequence[Contract]:
         def run(folder: Path) -> None:
             bench = SourceBench(case, folder)
             try:
-                keep(bench)
+                _keep(lambda: keep(bench))
             finally:
                 bench.close()
 
@@ -83,12 +84,16 @@ def _sink_contract(case: SinkCase, keep: Callable[[SinkBench], None], mode: Mode
     def run(folder: Path) -> None:
         bench = SinkBench(case, folder, mode, ("id",) if mode == "upsert" else ())
         try:
-            keep(bench)
+            _keep(lambda: keep(bench))
         finally:
             bench.close()
 
     return Contract(f"{keep.__name__}-{mode}", (keep.__doc__ or "").strip(), run)
 
 
-Make = Callable[[Path, str, Mode, tuple[str, ...]], Sink]
-"""What SinkCase.make is."""
+def _keep(contract: Callable[[], None]) -> None:
+    """An error where the contract expects none breaks it too."""
+    try:
+        contract()
+    except OnefoldError as error:
+        raise ContractBroken(f"An error that the contract does not expect: {error}") from error
