@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from onefold.chain import Chain
+from onefold.chain import Chain, Header
 from onefold.errors import OnefoldError, SinkRestored, TokenRefused, check
 from onefold.steps import (
     AppendAttempt,
@@ -46,7 +46,10 @@ class SinkRule:
 class Course:
     """Where one sink is. Every method gives the steps to take next; none blocks."""
 
-    def __init__(self, rule: SinkRule, chain: Chain, settled: EpochNumber, *, deliver_bytes: int) -> None:
+    def __init__(
+        self, rule: SinkRule, chain: Chain, settled: EpochNumber, *, deliver_bytes: int, joins_epochs: bool = True
+    ) -> None:
+        """joins_epochs: a delivery may go on over later epochs; not where prepared rows hold the token's move."""
         self.rule = rule
         self.phase: Phase = "opening"
         self.was_answered = False
@@ -55,8 +58,10 @@ class Course:
         self.failures = 0
         self.head_when_opening = _NONE
         self._chain = chain
+        self.undelivered_bytes = self._bytes_between(self.cursor, chain.head)
         self._most_bytes = deliver_bytes
         self._limit_bytes = deliver_bytes
+        self._joins_epochs = joins_epochs
         self._range: tuple[EpochNumber, EpochNumber] | None = None
         self._abandoned = rule.attempt
 
@@ -83,6 +88,15 @@ class Course:
             if self.rule.name in header.rows:
                 return EpochNumber(header.epoch - 1)
         return self._chain.head
+
+    def sealed(self, header: Header) -> None:
+        """An epoch more is sealed."""
+        self.undelivered_bytes += header.sizes.get(self.rule.name, 0)
+
+    def skip_empty(self, settled: EpochNumber) -> None:
+        """Without a token, settled epochs need no proof: nothing is kept for them any more."""
+        if not self.is_exact and self.is_waiting and self.done_through() >= settled > self.cursor:
+            self._move(settled)
 
     def open(self) -> list[Step]:
         """Open, fence, read the token."""
@@ -113,7 +127,8 @@ class Course:
             at = self._chain.locate(self.rule.name, token)
         if at < known or (token is None and self.rule.base is not None):
             self._demand_payloads(at, known)
-        self.cursor, self.token = at, token
+        self._move(at)
+        self.token = token
 
     def _demand_payloads(self, at: EpochNumber, known: EpochNumber) -> None:
         for number in range(at + 1, known + 1):
@@ -163,6 +178,8 @@ class Course:
                     break
                 has_rows = True
             last = header.epoch
+            if has_rows and not self._joins_epochs:
+                break
         return last if has_rows else None
 
     def _start(self, first: EpochNumber, last: EpochNumber) -> list[Step]:
@@ -196,7 +213,8 @@ class Course:
         if not self.is_exact:
             self.phase = "recording"
             return [AppendOutcome(self.rule.name, last)]
-        self.cursor, self.token, self._range = last, self._chain[last].token(), None
+        self._move(last)
+        self.token, self._range = self._chain[last].token(), None
         self.phase = "ready"
         return []
 
@@ -204,7 +222,8 @@ class Course:
         """The journal knows how far the sink is."""
         check(self.phase == "recording", "an outcome was asked for", sink=self.rule.name)
         _, last = self._in_flight()
-        self.cursor, self._range, self._abandoned = last, None, None
+        self._move(last)
+        self._range, self._abandoned = None, None
         if self.failures:
             return self.open()
         self.phase = "ready"
@@ -234,6 +253,13 @@ class Course:
             return self._give_up(*self._in_flight())
         self.phase = "stopped"
         return [StopSink(self.rule.name, error)]
+
+    def _move(self, to: EpochNumber) -> None:
+        self.undelivered_bytes += self._bytes_between(to, self.cursor) - self._bytes_between(self.cursor, to)
+        self.cursor = to
+
+    def _bytes_between(self, after: EpochNumber, through: EpochNumber) -> int:
+        return sum(header.sizes.get(self.rule.name, 0) for header in self._chain.between(after, through))
 
     def _give_up(self, first: EpochNumber, last: EpochNumber) -> list[Step]:
         rows = sum(h.rows.get(self.rule.name, 0) for h in self._chain.between(EpochNumber(first - 1), last))

@@ -96,7 +96,7 @@ class EpochCore:
         self.settled = recovered.settled
         self.courses = {
             rule.name: Course(
-                rule, self.chain, self.settled, deliver_bytes=deliver_bytes if commit == "separately" else 1
+                rule, self.chain, self.settled, deliver_bytes=deliver_bytes, joins_epochs=commit == "separately"
             )
             for rule in recovered.sinks
         }
@@ -126,9 +126,8 @@ class EpochCore:
         )
 
     def undelivered_bytes(self) -> int:
-        """Bytes sealed that some sink has not taken: what the spool's quota bounds."""
-        through = min((course.cursor for course in self.courses.values()), default=self.chain.head)
-        return sum(sum(header.sizes.values()) for header in self.chain.between(through, self.chain.head))
+        """Bytes sealed that some sink has not taken: what the spool's quota bounds. May be asked by any thread."""
+        return sum(course.undelivered_bytes for course in self.courses.values())
 
     def oldest_token(self) -> EpochNumber:
         """Headers are kept back to here (INV-8)."""
@@ -262,6 +261,8 @@ class EpochCore:
         previous = self.chain.head_id
         header = Header(draft.epoch, draft.seal, previous, draft.ends, draft.rows, draft.sizes, staged=staged)
         self.chain.append(header)
+        for course in self.courses.values():
+            course.sealed(header)
         self._draft = None
         if not self._is_together:
             return []
@@ -346,6 +347,8 @@ class EpochCore:
         check(self._settling is not None, "a settle record was asked for")
         self.settled = self._settling or self.settled
         self._settling = None
+        for course in self.courses.values():
+            course.skip_empty(self.settled)
         return [TellSources(self.settled, self.chain[self.settled].ends)]
 
     def _fence(self) -> list[Step]:
