@@ -64,11 +64,9 @@ class Profile:
         if self.zombies or self.is_forked:
             found += (Fenced, TokenRefused)
         if self.restores_sinks:
-            found += (TokenRefused, SinkRestored, SinkForked)
+            found += (TokenRefused, SinkRestored, SinkForked, StateUnknown)
         if self.is_forked:
-            found += (SinkForked, SinkRestored)
-        if self.commit == "together" and (self.is_forked or self.restores_sinks):
-            found += (StateUnknown,)
+            found += (SinkForked, SinkRestored, StateUnknown)
         return found
 
 
@@ -121,10 +119,16 @@ class _Schedule:
         self.starts = 0
         self.asked: set[Instance] = set()
         self.always, self.constant = set[str](), set[str]()
-        locks = self.chance() < 0.5
-        sinks = {name: SimulatedSink(name, at, locks=locks) for at, name in enumerate("abcd"[: 1 + self._below(3)])}
-        only_exact = self.profile.commit == "together" or self.profile.is_forked
-        laws = {name: _LAWS[0] if only_exact else self._pick(_LAWS) for name in sinks}
+        together = self.profile.commit == "together"
+        locks = together and self.chance() < 0.5
+        only_exact = together or self.profile.is_forked
+        sinks: dict[str, SimulatedSink] = {}
+        laws: dict[str, Guarantee] = {}
+        for at, name in enumerate("abcd"[: 1 + self._below(3)]):
+            laws[name] = _LAWS[0] if only_exact else self._pick(_LAWS)
+            may_stage = laws[name] is Guarantee.EXACTLY_ONCE and not self.profile.changes
+            stages = together or (may_stage and self.chance() < 0.3)
+            sinks[name] = SimulatedSink(name, at, stages=stages, locks=locks)
         inputs = 3 + self._below(10)
         if self.profile.poison:
             self._pick(list(sinks.values())).poison = self._below(inputs)
@@ -242,28 +246,32 @@ class _Schedule:
     # ------------------------------------------------------------------------------------------------------ faults
 
     def _fault(self, place: int) -> None:
-        luck = self.chance()
         sink = self._pick(list(self.around.sinks.values()))
-        instance = self.running[place]
-        if luck < 0.3:
-            if instance is not None:
-                self._kill(instance)
-                self.running[place] = None
-        elif luck < 0.45:
+        turns_back = self.profile.is_forked or self.profile.restores_sinks
+        fault = self._pick(("kill", "kill", "down", "land", *["zombie"] * 2, *["turn back"] * 4 * turns_back))
+        if fault == "down":
             sink.is_down = not sink.is_down
-        elif luck < 0.6:
-            if sink.floating:
-                sink.land(sink.floating.pop(self._below(len(sink.floating))), self.around.judge)
-        elif luck < 0.75:
-            if self.profile.zombies and instance is not None and len(self.zombies) < 2:
-                self.note(f"{instance.name} becomes a zombie")
-                instance.is_zombie = True
-                self.zombies.append(instance)
-                self.running[place] = None
-        elif luck < 0.9:
+        elif fault == "land" and sink.floating:
+            sink.land(sink.floating.pop(self._below(len(sink.floating))), self.around.judge)
+        elif fault == "turn back":
             self._turn_back(place, sink)
-        elif self.zombies:
-            self._kill(self.zombies.pop())
+        elif fault == "zombie" and self.profile.zombies:
+            self._make_zombie(place)
+        elif fault == "kill" and (instance := self.running[place]) is not None:
+            self._kill(instance)
+            self.running[place] = None
+
+    def _make_zombie(self, place: int) -> None:
+        """The running process is overtaken by another, or one that was is killed."""
+        instance = self.running[place]
+        if len(self.zombies) == 2 or instance is None:
+            if self.zombies:
+                self._kill(self.zombies.pop(0))
+            return
+        self.note(f"{instance.name} becomes a zombie")
+        instance.is_zombie = True
+        self.zombies.append(instance)
+        self.running[place] = None
 
     def _kill(self, instance: Instance) -> None:
         self.note(f"{instance.name} is killed")
@@ -285,12 +293,12 @@ class _Schedule:
 
     def _turn_back_sink(self, sink: SimulatedSink) -> None:
         if not sink.backups or self.chance() < 0.5:
-            sink.backups.append((sink.token, list(sink.rows)))
+            sink.backups.append((sink.token, list(sink.rows), dict(sink.handles)))
             return
-        token, rows = self._pick(sink.backups)
+        token, rows, handles = self._pick(sink.backups)
         self.note(f"sink {sink.name} is restored to {token}")
         self.around.judge.was_restored.add(sink.name)
-        sink.token, sink.rows = token, list(rows)
+        sink.token, sink.rows, sink.handles = token, list(rows), dict(handles)
 
     def _restore_journal(self) -> None:
         self.note(f"the journal is restored to record {self.backup.last_number()}")
@@ -368,7 +376,7 @@ class _Schedule:
             raise PromiseBroken(f"drained, but behind are {behind}, settled {instance.core.settled} of {head}")
         for rule in instance.rules:
             sink = self.around.sinks[rule.name]
-            if sink.handles and not self.profile.is_forked:
+            if sink.handles and rule.name not in behind and not self.profile.is_forked:
                 raise PromiseBroken(f"{rule.name}: prepared rows are left: {sink.handles}")
             if rule.guarantee is Guarantee.EXACTLY_ONCE and rule.name not in behind and head >= rule.joined:
                 self._check_sink(instance, sink)

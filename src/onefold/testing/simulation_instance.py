@@ -274,14 +274,13 @@ class Instance:
             raise PromiseBroken(f"{self.name}: {step} is of no open epoch")
         positions = draft.rows[step.sink]
         self.around.rows[step.seal, step.sink] = positions
-        if step.move is not None:
+        if sink.stages:
             handle = Handle(self.journal.id, self.incarnation, step.epoch, step.seal)
-            rows = tuple((position, step.seal) for position in positions)
-            sink.handles[step.seal] = (handle, rows, step.move)
-        self._tell(SEALING, Prepared(step.sink, len(positions) * ROW_BYTES))
+            sink.handles[step.seal] = (handle, step.move)
+        self._tell(SEALING, Prepared(step.sink, len(positions) * ROW_BYTES, sink.stages))
 
     def _prepare_error(self, sink: SimulatedSink, step: Prepare) -> OnefoldError | None:
-        if self._fails(0.01) or (step.move is not None and (sink.is_held(None) or sink.is_down)):
+        if self._fails(0.01) or (sink.stages and (sink.is_held(()) or sink.is_down)):
             return SinkUnavailable("It cannot prepare now.")
         if step.move is not None and sink.locks and sink.token != step.move.expected:
             return TokenRefused("It compares the token when it prepares.")
@@ -291,7 +290,7 @@ class Instance:
         draft = self._draft
         if draft is None or draft.seal != step.seal:
             raise PromiseBroken(f"{self.name}: {step} is of no open epoch")
-        seal = _seal_record(step, draft)
+        seal = _seal_record(step, draft, {name for name, sink in self.around.sinks.items() if sink.stages})
         if self._append(seal.record()):
             self._numbers[step.epoch], self._seals[step.epoch] = self.number, step.seal
             self._tell(SEALING, Sealed())
@@ -353,26 +352,29 @@ class Instance:
             self._tell(step.sink, OpenFailed(step.sink, SinkUnavailable("down")))
             return
         sink.floating.clear()  # fenced
-        handles = tuple(handle for handle, _, _ in sink.handles.values())
+        handles = tuple(handle for handle, _ in sink.handles.values())
         self._tell(step.sink, SinkOpened(step.sink, sink.token, handles))
 
     def _delivery(self, step: CommitSink) -> Delivery:
         rows: list[outside.Row] = []
-        native = None
+        handles: tuple[str, ...] = ()
+        is_staged = self.around.sinks[step.sink].stages
         for number in range(step.first, step.last + 1):
             if EpochNumber(number) not in self._seals:
                 raise PromiseBroken(f"{self.name}: {step} needs epoch {number}, which no record holds")
             seal = self._seals[EpochNumber(number)]
             positions = self.around.rows.get((seal, step.sink), ())
             rows += [(position, seal) for position in positions]
-            native = seal if positions else native
+            handles += (seal,) if positions and is_staged else ()
         law = next(rule.guarantee for rule in self.rules if rule.name == step.sink)
-        return Delivery(tuple(rows), step.move, law, native if self.around.commit == "together" else None)
+        return Delivery(tuple(rows), step.move, law, handles)
 
     def _lacks_payload(self, step: CommitSink) -> bool:
         """Another process has freed what this one, a zombie, wants to deliver."""
         freed = range(step.first, min(step.last, self.journal.freed) + 1)
         lacks = any(self.around.rows.get((self._seals[EpochNumber(n)], step.sink)) for n in freed)
+        if self.around.sinks[step.sink].stages:
+            return False
         if lacks and not self.is_zombie:
             raise PromiseBroken(f"{self.name}: {step} needs rows that were freed")
         return lacks
@@ -402,7 +404,7 @@ class Instance:
         self._tell(step.sink, CommitUnknown(step.sink, OutcomeUnknown("no answer"), is_timeout=fate * 10 % 1 < 0.5))
 
     def _landed(self, sink: SimulatedSink, delivery: Delivery) -> Event:
-        if sink.is_held(delivery.handle):
+        if sink.is_held(delivery.handles):
             return CommitFailed(sink.name, SinkUnavailable("prepared rows hold the token"))
         if sink.land(delivery, self.around.judge):
             return Committed(sink.name)
@@ -427,9 +429,11 @@ def _rule(name: str, guarantee: Guarantee, entry: SinkEntry, history: History) -
     return SinkRule(name, guarantee, entry.joined, entry.base, through, history.attempts.get(name))
 
 
-def _seal_record(step: AppendSeal, draft: _Draft) -> Seal:
+def _seal_record(step: AppendSeal, draft: _Draft, staged: set[str]) -> Seal:
     receipts = {
-        sink: (Receipt(step.epoch, "spool", len(positions), len(positions) * ROW_BYTES),)
+        sink: (
+            Receipt(step.epoch, "native" if sink in staged else "spool", len(positions), len(positions) * ROW_BYTES),
+        )
         for sink, positions in draft.rows.items()
     }
     ends = {"r": {"0": draft.end}}

@@ -78,12 +78,12 @@ class SimulatedJournal:
 
 @dataclass(frozen=True)
 class Delivery:
-    """A commit on its way. handle: the seal of the prepared rows to commit natively, if any."""
+    """A commit on its way. handles: the seals of the prepared rows that it commits, where they lie in the sink."""
 
     rows: tuple[Row, ...]
     move: TokenMove | None
     guarantee: Guarantee
-    handle: str | None = None
+    handles: tuple[str, ...] = ()
 
 
 @dataclass
@@ -91,33 +91,37 @@ class SimulatedSink:
     """A system that holds rows and a token, moves both in one step, and prepares rows under handles.
 
     floating: deliveries that nobody knows the fate of; they may land until the sink is opened again.
-    locks: prepared rows hold the token fast, as a prepared transaction does; else they are staged files.
+    stages: rows are prepared here and not in the spool. locks: they hold the token fast, as a prepared transaction
+    does; else they are files that nobody sees yet.
     """
 
     name: str
     place: int
     token: Token | None = None
     rows: list[Row] = field(default_factory=list)
-    handles: dict[str, tuple[Handle, tuple[Row, ...], TokenMove]] = field(default_factory=dict)
+    handles: dict[str, tuple[Handle, TokenMove | None]] = field(default_factory=dict)
     floating: list[Delivery] = field(default_factory=list)
-    backups: list[tuple[Token | None, list[Row]]] = field(default_factory=list)
+    backups: list[tuple[Token | None, list[Row], dict[str, tuple[Handle, TokenMove | None]]]] = field(
+        default_factory=list
+    )
     is_down: bool = False
+    stages: bool = False
     locks: bool = False
     poison: int = -1
 
-    def is_held(self, handle: str | None) -> bool:
+    def is_held(self, handles: tuple[str, ...]) -> bool:
         """Whether other prepared rows hold the token fast."""
-        return self.locks and any(other != handle for other in self.handles)
+        return self.locks and any(other not in handles for other in self.handles)
 
     def land(self, delivery: Delivery, judge: Judge) -> bool:
-        """Do it in one atomic step. Returns False when the token or the handle is not what the delivery expects."""
+        """Do it in one atomic step. Returns False when the token or the handles are not what the delivery expects."""
         move = delivery.move
-        if (move is not None and self.token != move.expected) or self.is_held(delivery.handle):
+        if (move is not None and self.token != move.expected) or self.is_held(delivery.handles):
             return False
-        if delivery.handle is not None:
-            if delivery.handle not in self.handles:
-                return False
-            _, _, prepared = self.handles.pop(delivery.handle)
+        if any(handle not in self.handles for handle in delivery.handles):
+            return False
+        for handle in delivery.handles:
+            _, prepared = self.handles.pop(handle)
             if self.locks and prepared != move:
                 raise PromiseBroken(f"{self.name}: prepared for {prepared}, committed as {move}")
         judge.landing(self, delivery)
