@@ -70,14 +70,22 @@ class Start:
 
     def record(self) -> JournalRecord:
         """For the journal."""
-        sinks = {name: entry.to_json() for name, entry in self.sinks.items()}
-        return JournalRecord("start", {**vars(self), "sinks": sinks})
+        return JournalRecord("start", self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The header of its record; a settle record carries it on, so that the start record can go."""
+        return {**vars(self), "sinks": {name: entry.to_json() for name, entry in self.sinks.items()}}
 
     @staticmethod
     def of(record: JournalRecord) -> Start:
         """From the journal."""
-        sinks = {name: SinkEntry.from_json(entry) for name, entry in record.header["sinks"].items()}
-        return Start(**{**record.header, "sinks": sinks})
+        return Start.from_json(record.header)
+
+    @staticmethod
+    def from_json(header: Mapping[str, Any]) -> Start:
+        """The inverse of `to_json`."""
+        sinks = {name: SinkEntry.from_json(entry) for name, entry in header["sinks"].items()}
+        return Start(**{**header, "sinks": sinks})
 
 
 @dataclass(frozen=True)

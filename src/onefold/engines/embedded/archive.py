@@ -6,7 +6,9 @@ one (INV-8).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from onefold.errors import check
@@ -41,6 +43,7 @@ class Archive:
         self._spool = spool
         self._settings = settings
         self._kept: dict[EpochNumber, Kept] = {}
+        self._with_deltas: deque[EpochNumber] = deque()
         self._in_memory = 0
         self.freed = EpochNumber(0)
         self._stripped = EpochNumber(0)
@@ -53,6 +56,8 @@ class Archive:
             seal = seal.without_payload()
         self._in_memory += inline
         self._kept[seal.epoch] = Kept(number, seal, inline)
+        if seal.deltas:
+            self._with_deltas.append(seal.epoch)
 
     def receipts(self, sink: str, first: EpochNumber, last: EpochNumber) -> tuple[list[Receipt], bool]:
         """The receipts of a sink in order, and whether all of them hold their rows or name a file that does."""
@@ -117,19 +122,25 @@ class Archive:
             for delta in kept.seal.deltas if kept else ():
                 self._spool.free(delta.detail)
         self._stripped = through
+        while self._with_deltas and self._with_deltas[0] <= through:
+            self._with_deltas.popleft()
         self._journal.strip(self._number_after(through), prefix=STATE)
 
     def forget_before(self, epoch: EpochNumber, latest_records: Iterable[RecordNumber]) -> EpochNumber:
         """Drop journal records before the oldest one still needed. Returns the epoch from which headers are kept."""
-        least = EpochNumber(min(epoch, self.freed + 1, max(1, self._stripped)))
-        needed = [*latest_records]
-        if least in self._kept:
-            needed.append(self._kept[least].number)
+        least = min(epoch, EpochNumber(self.freed + 1), *self._state_needs())
         for number in [number for number in self._kept if number < least]:
             del self._kept[number]
+        needed = [*latest_records, *(kept.number for kept in itertools.islice(self._kept.values(), 1))]
         if needed:
             self._journal.drop_before(RecordNumber(min(needed)))
         return least
+
+    def _state_needs(self) -> Iterator[EpochNumber]:
+        """The epoch of the oldest snapshot that counts, whose seal it is compared with; the oldest delta."""
+        if self._stripped:
+            yield self._stripped
+        yield from itertools.islice(self._with_deltas, 1)
 
     def named_files(self) -> set[str]:
         """Files in the spool that some seal still names."""

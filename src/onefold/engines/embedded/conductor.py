@@ -66,6 +66,8 @@ SEALING = "sealing"
 BACKLOG_EVERY_SECONDS = 0.1
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 30.0
+CARRY_EVERY_RECORDS = 1_000
+"""A settle record carries the start record on after so many, so that a long run's journal can forget its beginning."""
 
 Trace = Callable[[Mapping[str, Any]], None]
 """Told of every append, open, commit, prepare and abort, in the order in which they happened (see spec/replay.py)."""
@@ -333,7 +335,7 @@ class Conductor:
         if self._append(record, **header):
             sink = header["sink"]
             self._latest[f"{record.kind} {sink}"] = self._number
-            if record.kind == "outcome":
+            if record.kind == "outcome":  # the next settle record carries what it says
                 self._through[sink] = header["last"]
                 self._given_up[sink] = self._given_up.get(sink, 0) + header["rows_given_up"]
                 self._latest.pop(f"attempt {sink}", None)
@@ -342,8 +344,13 @@ class Conductor:
     def _settle(self, epoch: EpochNumber) -> None:
         freed = self.opened.archive.plan_free(epoch, self._clock.now())
         header = {"epoch": epoch, "freed": freed, "through": self._through, "given_up": self._given_up}
+        start = self.opened.history.start
+        carries = start is not None and self._number - self._latest["start"] >= CARRY_EVERY_RECORDS
+        if start is not None and carries:
+            header |= {"incarnation": self.opened.recovered.incarnation, "start": start.to_json()}
         if self._append(JournalRecord("settle", header), epoch=epoch):
-            self._latest["settle"] = self._number
+            self._latest = {what: at for what, at in self._latest.items() if not what.startswith("outcome ")}
+            self._latest |= {"settle": self._number} | ({"start": self._number} if carries else {})
             self._planned_free = freed
             self._inbox.put(Settled())
 

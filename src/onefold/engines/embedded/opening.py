@@ -39,6 +39,7 @@ class History:
     journal: str
     last: RecordNumber = RecordNumber(0)  # noqa: RUF009
     start: Start | None = None
+    incarnation: Incarnation = Incarnation(0)  # noqa: RUF009
     seals: list[tuple[RecordNumber, Seal]] = field(default_factory=list)
     settled: EpochNumber = EpochNumber(0)  # noqa: RUF009
     freed: EpochNumber = EpochNumber(0)  # noqa: RUF009
@@ -117,6 +118,7 @@ def _open(
     incarnation = Incarnation(history.last + 1)
     journal.append(RecordNumber(incarnation), start.record())
     history.last, history.latest["start"] = RecordNumber(incarnation), RecordNumber(incarnation)
+    history.start, history.incarnation = start, incarnation
     spool = FolderSpool(journal.folder / "spool")
     headers = [seal.chain_header(has_payload=seal.epoch > history.freed) for _, seal in history.seals]
     chain = Chain(journal.id, headers)
@@ -144,7 +146,7 @@ def read_history(journal: Journal, journal_id: str) -> History:
         header = record.header
         match record.kind:
             case "start":
-                history.start = Start.of(record)
+                history.start, history.incarnation = Start.of(record), Incarnation(number)
                 history.latest["start"] = number
             case "seal":
                 history.seals.append((number, Seal.of(record)))
@@ -152,6 +154,10 @@ def read_history(journal: Journal, journal_id: str) -> History:
                 history.settled, history.freed = header["epoch"], header["freed"]
                 history.through.update(header["through"])
                 history.given_up.update(header["given_up"])
+                if header.get("start") is not None:
+                    history.start, history.incarnation = Start.from_json(header["start"]), header["incarnation"]
+                    history.latest["start"] = number
+                history.latest = {what: at for what, at in history.latest.items() if not what.startswith("outcome ")}
                 history.latest["settle"] = number
             case "attempt":
                 sink = header["sink"]
