@@ -96,6 +96,11 @@ class ProgressLine:
         if self._live is not None:
             self._live.stop()
 
+    def tell(self, sentence: str) -> None:
+        """Print a line above the live one; nothing for programs."""
+        if not self._as_json:
+            self._console.print(Text.assemble((f"{self._flow} ", "bold"), sentence))
+
     def show(self, progress: Progress) -> None:
         """Draw, print, or keep quiet."""
         is_due = progress.seconds - self._shown_at >= self._every

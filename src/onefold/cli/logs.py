@@ -37,7 +37,7 @@ class Lines(logging.Handler):
         try:
             fields = {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
             self._print(record, {"flow": self._flow, **fields})
-        except Exception:  # noqa: BLE001 - logging's own convention for a record that cannot be shown
+        except (OSError, TypeError, ValueError):
             self.handleError(record)
 
     def _print(self, record: logging.LogRecord, fields: dict[str, object]) -> None:

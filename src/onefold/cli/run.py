@@ -36,30 +36,27 @@ def command(chosen: Chosen, *, once: bool, is_closing: bool, every: float) -> No
         raise click.UsageError("--close needs --once: windows are closed when the input has ended.")
     console = errors_to()
     configure_logging(console, chosen.plan.flow, as_json=chosen.as_json, is_verbose=is_verbose())
-    with StopSignals(lambda sentence: _tell(chosen, sentence)) as signals:
+    with StopSignals() as signals:
         run = Run(chosen.plan, chosen.folder, until="drained" if once else None, close=is_closing)
         line = ProgressLine(console, chosen.plan.flow, every_seconds=every, as_json=chosen.as_json)
         with line, run:
             signals.then(run.stop)
-            summary = _follow(run, line)
+            summary = _follow(run, line, signals)
     _show(chosen, summary, stopped_by=signals.received.name if signals.received else None)
     if not summary.is_complete:
         raise click.exceptions.Exit(Exit.BEHIND)
 
 
-def _follow(run: Run, line: ProgressLine) -> Summary:
+def _follow(run: Run, line: ProgressLine, signals: StopSignals) -> Summary:
+    is_told = False
     while True:
         try:
-            summary = run.wait(line.look_seconds)
+            return run.wait(line.look_seconds)
         except TimeoutError:
+            if signals.received is not None and not is_told:
+                line.tell(f"{signals.received.name}: stopping after the epoch in hand; once more ends it at once")
+                is_told = True
             line.show(run.progress())
-        else:
-            return summary
-
-
-def _tell(chosen: Chosen, sentence: str) -> None:
-    if not chosen.as_json:
-        click.echo(f"{chosen.plan.flow} {sentence}", err=True)
 
 
 def _show(chosen: Chosen, summary: Summary, *, stopped_by: str | None) -> None:

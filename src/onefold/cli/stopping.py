@@ -14,12 +14,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignals:
-    """A context in which a signal is remembered and told; used on the main thread."""
+    """A context in which the first signal asks for a stop, and the second ends the process. On the main thread."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        """tell: shown to people, from between two steps of the main thread."""
+    def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self._tell = tell
         self._stop: Callable[[], None] | None = None
         self._former: dict[signal.Signals, Any] = {}
 
@@ -44,6 +42,5 @@ class StopSignals:
         if self.received is not None:
             os._exit(128 + number)  # the journal makes this as safe as any other crash
         self.received = signal.Signals(number)
-        self._tell(f"{self.received.name}: stopping after the epoch in hand; once more ends it at once")
         if self._stop is not None:
             self._stop()

@@ -11,13 +11,13 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from onefold.errors import InvariantBroken, NotSupported, SchemaError, TokenRefused, check
+from onefold.errors import InvariantBroken, NotSupported, SchemaError, SettingMissing, TokenRefused, check
 from onefold.types import Binding, EpochHead, Mode, Receipt, Token
 
 __all__ = [
     "OP_COLUMN", "RESERVED_PREFIX", "SpooledSink", "check_key", "check_names", "described", "file_name",
     "refuse_token", "resolved_path", "rows_of", "same_token",
-    "stored_schema",
+    "stored_schema", "target_path",
 ]  # fmt: skip
 
 OP_COLUMN = "_op"
@@ -136,6 +136,17 @@ def file_name(text: str) -> str:
 def stored_schema(binding: Binding) -> pa.Schema:
     """The columns that the target keeps: all, but `_op` of an upsert says what to do and is not kept."""
     return pa.schema([column for column in binding.schema if binding.mode == "append" or column.name != OP_COLUMN])
+
+
+def target_path(text: str) -> str:
+    """The path for a sink's fingerprint: absolute, or as written while a ${NAME} of it has no value.
+
+    Building a flow must not need its settings; running it does, and there every one has a value.
+    """
+    try:
+        return str(resolved_path(text))
+    except SettingMissing:
+        return text
 
 
 def resolved_path(text: str) -> Path:

@@ -31,6 +31,7 @@ from onefold.connectors.spooling import (
     resolved_path,
     rows_of,
     stored_schema,
+    target_path,
 )
 from onefold.disk import durable_step
 from onefold.errors import (
@@ -65,7 +66,7 @@ class DuckdbSink(SpooledSink):
         return SinkPromise(
             commit_class=CommitClass.TRANSACTIONAL,
             modes=frozenset({"append", "upsert"}),
-            target=f"duckdb:{self._path}:{self._table.schema}.{self._table.name}",
+            target=f"duckdb:{target_path(self._text)}:{self._table.schema}.{self._table.name}",
             deletes=True,
             conditions=("no other process holds the file open for writing for longer than the sink may lag",),
         )

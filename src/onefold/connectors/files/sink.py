@@ -12,7 +12,15 @@ import xxhash
 
 from onefold.connectors.files.encoding import Encoding
 from onefold.connectors.files.log import CommitLog, Entry, LoggedFile
-from onefold.connectors.spooling import SpooledSink, file_name, refuse_token, resolved_path, rows_of, same_token
+from onefold.connectors.spooling import (
+    SpooledSink,
+    file_name,
+    refuse_token,
+    resolved_path,
+    rows_of,
+    same_token,
+    target_path,
+)
 from onefold.disk import publish_exclusive, remove
 from onefold.errors import DiskFull, OutcomeUnknown, SchemaError, SinkUnavailable
 from onefold.protocols import CheckResult, SinkPromise
@@ -53,7 +61,7 @@ class FilesSink(SpooledSink):
         return SinkPromise(
             commit_class=CommitClass.TRANSACTIONAL,
             modes=frozenset({"append"}),
-            target=f"files:{self._folder}{self._encoding.suffix}",
+            target=f"files:{target_path(self._text)}{self._encoding.suffix}",
             can_prepare_together=True,
             conditions=(
                 "the folder is on a local file system with hard links and atomic renames",

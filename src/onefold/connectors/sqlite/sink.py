@@ -20,6 +20,7 @@ from onefold.connectors.spooling import (
     rows_of,
     same_token,
     stored_schema,
+    target_path,
 )
 from onefold.connectors.sqlite.values import affinity, columns_of, declared_type, from_sqlite
 from onefold.disk import durable_step
@@ -58,7 +59,7 @@ class SqliteSink(SpooledSink):
         return SinkPromise(
             commit_class=CommitClass.TRANSACTIONAL,
             modes=frozenset({"append", "upsert"}),
-            target=f"sqlite:{self._path}:{self._table}",
+            target=f"sqlite:{target_path(self._text)}:{self._table}",
             deletes=True,
             conditions=(
                 "the file is on a local file system with working locks",

@@ -18,7 +18,7 @@ from onefold.plan import Plan
 from onefold.protocols import Check, CheckResult
 from onefold.settings import names_in, resolve
 
-__all__ = ["examine"]
+__all__ = ["demand_settings", "examine"]
 
 Standing = Literal["ok", "warning", "failed"]
 
@@ -29,15 +29,23 @@ TOO_LITTLE_BYTES = 64 << 20
 def examine(plan: Plan, folder: Path) -> list[CheckResult]:
     """Findings in the order in which a run would meet them. Never raises for an operating error."""
     settings = list(_settings(plan))
-    findings = [*settings, *_guarantees(plan), *_state(plan, folder), *_disk(folder)]
-    if all(finding.status == "ok" for finding in settings):  # without its settings no part can look at anything
-        findings += _parts(plan)
-    return findings
+    if any(finding.status == "failed" for finding in settings):  # without its settings a part cannot be looked at
+        return [*settings, *_disk(folder)]
+    return [*settings, *_guarantees(plan), *_state(plan, folder), *_disk(folder), *_parts(plan)]
+
+
+def demand_settings(plan: Plan) -> None:
+    """Raise SettingMissing for the first ${NAME} of the plan without a value, before anything is opened."""
+    for label in _labels(plan):
+        resolve(label)
+
+
+def _labels(plan: Plan) -> list[str]:
+    return [read.label for read in plan.reads()] + [output.label for output in plan.outputs]
 
 
 def _settings(plan: Plan) -> Iterator[CheckResult]:
-    labels = [read.label for read in plan.reads()] + [output.label for output in plan.outputs]
-    for name in dict.fromkeys(name for label in labels for name in names_in(label)):
+    for name in dict.fromkeys(name for label in _labels(plan) for name in names_in(label)):
         try:
             resolve(f"${{{name}}}")
         except SettingMissing as error:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 from onefold.clock import SystemClock, new_seal_id
 from onefold.engines.embedded.conductor import Conductor, Draft, Trace
+from onefold.engines.embedded.examination import demand_settings
 from onefold.engines.embedded.ingest import Ingest
 from onefold.engines.embedded.opening import OpenedFlow, open_flow, where_to_read
 from onefold.engines.embedded.outputs import all_outputs
@@ -112,6 +113,7 @@ class Run:
         is_locked: bool = True,
     ) -> None:
         """Open the flow: everything that can be wrong with its state is raised here. Nothing is read yet."""
+        demand_settings(plan)
         refuse_unkept(plan)
         self._clock = clock or SystemClock()
         outputs = all_outputs(plan, folder)

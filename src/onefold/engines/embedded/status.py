@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -69,7 +70,7 @@ def status(plan: Plan, folder: Path) -> Status:
         flow=plan.flow,
         folder=folder,
         journal=journal_id,
-        incarnation=Incarnation(history.latest.get("start", 0)),
+        incarnation=history.incarnation,
         started_at=start.process.get("at") if start else None,
         running=running_process(folder),
         epoch=history.head,
@@ -100,14 +101,20 @@ def history_of(flow: str, folder: Path) -> tuple[History, str]:
 
 
 def running_process(folder: Path) -> Mapping[str, Any] | None:
-    """Who runs the flow now: pid and host from the lock file, if that process is alive or on another machine."""
+    """Who runs the flow now (pid and host), from the lock that it holds; None when nobody does."""
     try:
-        holder: dict[str, Any] = json.loads((folder / LOCK_FILE).read_text("utf-8"))
-        if holder.get("host") == os.uname().nodename:
-            os.kill(int(holder["pid"]), 0)
-    except (OSError, ValueError, KeyError):
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY)
+    except FileNotFoundError:
         return None
-    return holder
+    try:
+        holder = os.read(descriptor, 4096)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        named: Mapping[str, Any] = json.loads(holder or b"{}")
+        return named
+    finally:
+        os.close(descriptor)
+    return None
 
 
 def _sinks(plan: Plan, history: History) -> tuple[SinkStatus, ...]:

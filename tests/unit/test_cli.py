@@ -1,0 +1,343 @@
+"""The command line: every verb on a small flow, its exit codes, its JSON, and its errors."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from click.testing import CliRunner, Result
+
+from onefold.cli.exits import MEANINGS, Exit, exit_of
+from onefold.cli.group import VERBS, main
+from onefold.errors import GuaranteeRefused, InvariantBroken, JournalLocked, SinkForked, SourceUnavailable
+from onefold.journal import locked_folder
+from onefold.settings import forget_env_files
+
+FLOW = """
+import onefold as of
+flow = of.Flow("shop")
+events = flow.read(of.files("{folder}/in/*.jsonl"), schema={{"event_id": "VARCHAR", "amount": "DECIMAL(18,2)"}})
+events.dedup("event_id", within=None).append(of.duckdb("{target}").table("payments"))
+"""
+
+Onefold = Callable[..., Result]
+
+
+@pytest.fixture
+def onefold(monkeypatch: pytest.MonkeyPatch) -> Onefold:
+    monkeypatch.delenv("ONEFOLD_STATE", raising=False)
+    return lambda *arguments: CliRunner().invoke(main, [str(one) for one in arguments])
+
+
+@pytest.fixture
+def flow(tmp_path: Path) -> Path:
+    """A flow over ten events told twice and one malformed line."""
+    events = [json.dumps({"event_id": f"e{number}", "amount": "1.50"}) for number in range(10)]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text("\n".join([*events, *events, "{malformed"]) + "\n")
+    return write_flow(tmp_path)
+
+
+def write_flow(folder: Path, target: str | None = None, name: str = "shop.py") -> Path:
+    path = folder / name
+    path.write_text(FLOW.format(folder=folder, target=target or folder / "out.duckdb"))
+    return path
+
+
+def payments(flow: Path) -> int:
+    with duckdb.connect(str(flow.parent / "out.duckdb"), read_only=True) as connection:
+        return int((connection.execute("SELECT count(*) FROM payments").fetchone() or [0])[0])
+
+
+def lines(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+# ---------------------------------------------------------------------------------------------------------------- all
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_tells_what_it_does(onefold: Onefold, verb: str) -> None:
+    result = onefold(verb, "--help")
+    assert result.exit_code == 0
+    assert "Usage: " in result.stdout
+    assert verb in onefold("--help").stdout
+
+
+def test_every_exit_code_has_a_meaning() -> None:
+    assert set(MEANINGS) == set(Exit)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (GuaranteeRefused(), Exit.REFUSED),
+        (JournalLocked(), Exit.LOCKED),
+        (SinkForked(), Exit.STATE),
+        (InvariantBroken(), Exit.BUG),
+        (SourceUnavailable(), Exit.FAILED),
+    ],
+)
+def test_an_error_has_the_exit_code_of_its_kind(error: Exception, code: Exit) -> None:
+    assert exit_of(error) is code
+
+
+def test_an_error_is_told_without_a_traceback_unless_asked(onefold: Onefold, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text(
+        'import onefold as of\nflow = of.Flow("x")\nflow.read(of.files("a.jsonl"), schema={"a": "NUMBR"})\n'
+    )
+    result = onefold("run", broken)
+    assert result.exit_code == Exit.FAILED
+    assert "schema-invalid" in result.stderr
+    assert "line 3" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "Traceback" in onefold("run", broken, "--verbose").stderr
+
+
+def test_an_error_is_json_for_programs(onefold: Onefold, tmp_path: Path) -> None:
+    result = onefold("run", tmp_path / "none.py", "--json")
+    assert result.exit_code == Exit.USAGE
+    assert json.loads(result.stderr)["code"] == "flow-not-found"
+    assert result.stdout == ""
+
+
+# ---------------------------------------------------------------------------------------------------------------- run
+
+
+def test_run_once_delivers_everything_once_and_says_so(onefold: Onefold, flow: Path) -> None:
+    result = onefold("run", flow, "--once")
+    assert result.exit_code == 0
+    assert "drained: 21 events" in result.stdout
+    assert "Every sink has everything." in result.stdout
+    assert onefold("run", flow, "--once").exit_code == 0
+    assert payments(flow) == 10
+
+
+def test_run_gives_its_books_to_programs(onefold: Onefold, flow: Path) -> None:
+    summary = lines(onefold("run", flow, "--once", "--json"))[-1]
+    assert summary["event"] == "summary"
+    assert summary["is_complete"] is True
+    assert summary["totals"]["operators"]["dedup"]["duplicates"] == 10
+
+
+def test_state_lives_in_the_option_then_the_environment_then_beside_the_module(
+    onefold: Onefold, flow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = flow.parent
+    monkeypatch.setenv("ONEFOLD_STATE", str(here / "env"))
+    onefold("status", flow, "--state", here / "option")
+    onefold("run", flow, "--once", "--state", here / "option")
+    assert (here / "option" / "shop" / "journal.sqlite").exists()
+    assert not (here / "env").exists()
+    (here / "out.duckdb").unlink()
+    onefold("run", flow, "--once")
+    assert (here / "env" / "shop" / "journal.sqlite").exists()
+    (here / "out.duckdb").unlink()
+    monkeypatch.delenv("ONEFOLD_STATE")
+    onefold("run", flow, "--once")
+    assert (here / ".onefold" / "shop" / "journal.sqlite").exists()
+
+
+def test_settings_come_from_the_env_file(onefold: Onefold, flow: Path) -> None:
+    write_flow(flow.parent, target="${SHOP_DATABASE}")
+    refused = onefold("run", flow, "--once")
+    assert refused.exit_code == Exit.FAILED
+    assert "SHOP_DATABASE" in refused.stderr
+    (flow.parent / "settings").write_text(f"SHOP_DATABASE={flow.parent}/out.duckdb\n")
+    try:
+        assert onefold("run", flow, "--once", "--env-file", flow.parent / "settings").exit_code == 0
+    finally:
+        forget_env_files()
+    assert payments(flow) == 10
+
+
+def test_explaining_needs_no_settings_and_running_asks_before_anything_is_made(onefold: Onefold, flow: Path) -> None:
+    write_flow(flow.parent, target="${SHOP_DATABASE}")
+    assert onefold("explain", flow).exit_code == 0
+    assert onefold("run", flow, "--once").exit_code == Exit.FAILED
+    assert not (flow.parent / ".onefold").exists()
+
+
+def test_run_refuses_a_guarantee_that_cannot_be_kept_and_explain_agrees(onefold: Onefold, flow: Path) -> None:
+    text = flow.read_text() + '\nevents.append(of.console(), name="screen")\n'
+    flow.write_text(text)
+    result = onefold("run", flow, "--once")
+    assert result.exit_code == Exit.REFUSED
+    assert not (flow.parent / "out.duckdb").exists()
+    explained = onefold("explain", flow)
+    assert explained.exit_code == Exit.REFUSED
+    assert "weakest link: screen, at-least-once" in explained.stdout
+    assert onefold("doctor", flow).exit_code == Exit.REFUSED
+
+
+def test_a_second_process_is_told_who_runs(onefold: Onefold, flow: Path) -> None:
+    onefold("run", flow, "--once")
+    with locked_folder(flow.parent / ".onefold" / "shop"):
+        result = onefold("run", flow, "--once")
+    assert result.exit_code == Exit.LOCKED
+    assert "pid" in result.stderr
+
+
+def test_closing_needs_an_end(onefold: Onefold, flow: Path) -> None:
+    assert onefold("run", flow, "--close").exit_code == Exit.USAGE
+
+
+def test_logs_carry_flow_sink_and_epoch(onefold: Onefold, flow: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    from onefold.cli.logs import configure_logging
+
+    configure_logging(Console(stderr=True, soft_wrap=True), "shop", as_json=True, is_verbose=False)
+    logging.getLogger("onefold").warning("slow", extra={"sink": "payments", "epoch": 7})
+    told = json.loads(capsys.readouterr().err)
+    assert {key: told[key] for key in ("level", "flow", "sink", "epoch", "message")} == {
+        "level": "warning", "flow": "shop", "sink": "payments", "epoch": 7, "message": "slow",
+    }  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------- status and the rest
+
+
+def test_status_of_a_flow_that_never_ran_makes_nothing(onefold: Onefold, flow: Path) -> None:
+    result = onefold("status", flow)
+    assert result.exit_code == Exit.STATE
+    assert not (flow.parent / ".onefold").exists()
+
+
+def test_status_tells_epochs_positions_sinks_and_books(onefold: Onefold, flow: Path) -> None:
+    onefold("run", flow, "--once")
+    found = lines(onefold("status", flow, "--json"))[0]
+    assert found["epoch"] == found["settled"] >= 1
+    assert found["running"] is None
+    assert found["positions"]["in"]["files"]
+    assert {sink["name"] for sink in found["sinks"]} == {"payments", "_dead_letters"}
+    assert found["totals"]["sinks"]["payments"]["appended"] == 10
+    shown = onefold("status", flow).stdout
+    assert "duplicates 10" in shown
+    assert "not running" in shown
+
+
+def test_status_works_beside_a_running_flow(onefold: Onefold, flow: Path) -> None:
+    onefold("run", flow, "--once")
+    with locked_folder(flow.parent / ".onefold" / "shop"):
+        found = lines(onefold("status", flow, "--json"))[0]
+    assert found["running"]["pid"]
+
+
+def test_dead_letters_show_reason_place_and_bytes(onefold: Onefold, flow: Path) -> None:
+    assert "no such dead letters" in onefold("dead-letters", "list", flow).stdout
+    onefold("run", flow, "--once")
+    letter = lines(onefold("dead-letters", "list", flow, "--json"))[0]
+    assert letter["reason"] == "malformed"
+    assert letter["raw"] == "{malformed"
+    assert json.loads(letter["position"])["_file"] == "a.jsonl"
+    assert "{malformed" in onefold("dead-letters", "list", flow).stdout
+
+
+def test_dead_letters_can_be_chosen_by_reason_and_read(onefold: Onefold, flow: Path) -> None:
+    (flow.parent / "in" / "b.jsonl").write_text('{"event_id": "x", "amount": 0.125}\nnothing\n')
+    onefold("run", flow, "--once")
+    assert [one["reason"] for one in lines(onefold("dead-letters", "list", flow, "--json", "--reason", "misfit"))] == [
+        "misfit"
+    ]
+    assert lines(onefold("dead-letters", "list", flow, "--json", "--read", "other")) == []
+    assert len(lines(onefold("dead-letters", "list", flow, "--json", "--limit", "2"))) == 2
+
+
+def test_doctor_finds_what_would_fail_and_writes_nothing(onefold: Onefold, flow: Path) -> None:
+    before = sorted(flow.parent.rglob("*"))
+    assert onefold("doctor", flow).exit_code == 0
+    write_flow(flow.parent, target="${SHOP_NOWHERE}/out.duckdb")
+    result = onefold("doctor", flow, "--json")
+    assert result.exit_code == Exit.FAILED
+    failed = [one["what"] for one in lines(result)[0]["findings"] if one["status"] == "failed"]
+    assert failed == ["setting SHOP_NOWHERE"]
+    assert [path for path in sorted(flow.parent.rglob("*")) if "__pycache__" not in path.parts] == before
+
+
+def test_doctor_sees_a_missing_folder_and_a_changed_plan(onefold: Onefold, flow: Path) -> None:
+    onefold("run", flow, "--once")
+    write_flow(flow.parent, target=str(flow.parent / "missing" / "out.duckdb"))
+    assert "missing" in onefold("doctor", flow).stdout
+    flow.write_text(flow.read_text().replace('"event_id", within=None', '"amount", within=None'))
+    result = onefold("doctor", flow)
+    assert result.exit_code == Exit.FAILED
+    assert "key = ['amount']" in result.stdout
+
+
+def test_explain_gives_verdict_reason_and_conditions(onefold: Onefold, flow: Path) -> None:
+    result = onefold("explain", flow)
+    assert result.exit_code == 0
+    assert "payments: exactly-once" in result.stdout
+    assert "because " in result.stdout
+    assert "as long as " in result.stdout
+    assert lines(onefold("explain", flow, "--json"))[0]["is_kept"] is True
+
+
+def test_reset_asks_for_yes_where_nobody_can_be_asked(onefold: Onefold, flow: Path) -> None:
+    onefold("run", flow, "--once")
+    assert onefold("reset", flow).exit_code == Exit.USAGE
+    assert (flow.parent / ".onefold" / "shop" / "journal.sqlite").exists()
+
+
+def test_reset_keeps_the_state_and_the_next_run_writes_no_second_copy(onefold: Onefold, flow: Path) -> None:
+    onefold("run", flow, "--once")
+    result = onefold("reset", flow, "--yes", "--json")
+    assert result.exit_code == 0
+    told = lines(result)[0]
+    assert (Path(told["archive"]) / "journal.sqlite").exists()
+    assert "sink-forked" in told["sinks"][0]["meaning"]
+    stopped = onefold("run", flow, "--once")
+    assert stopped.exit_code == Exit.STATE
+    assert "sink-forked" in stopped.stderr
+    assert payments(flow) == 10
+    (flow.parent / "out.duckdb").unlink()
+    onefold("reset", flow, "--yes")
+    assert onefold("run", flow, "--once").exit_code == 0
+    assert payments(flow) == 10
+
+
+def test_recover_wants_to_know_which(onefold: Onefold, flow: Path) -> None:
+    assert onefold("recover", flow).exit_code == Exit.USAGE
+    assert onefold("recover", flow, "--adopt", "--from-sinks").exit_code == Exit.USAGE
+
+
+def test_recover_tells_a_stateful_flow_what_it_holds(onefold: Onefold, flow: Path) -> None:
+    result = onefold("recover", flow, "--from-sinks", "--yes")
+    assert result.exit_code == Exit.STATE
+    assert "remembers the keys it has seen, for ever" in result.stderr
+
+
+def test_recover_adopts_a_copied_state(onefold: Onefold, flow: Path) -> None:
+    onefold("run", flow, "--once")
+    (flow.parent / ".onefold").rename(flow.parent / "moved")
+    found = lines(onefold("recover", flow, "--adopt", "--yes", "--json", "--state", flow.parent / "moved"))[0]
+    assert found["was_moved"] is True
+    assert onefold("run", flow, "--once", "--state", flow.parent / "moved").exit_code == 0
+    assert payments(flow) == 10
+
+
+# --------------------------------------------------------------------------------------------------------------- init
+
+
+def test_init_makes_a_project_that_runs(onefold: Onefold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert onefold("init", "shop").exit_code == 0
+    monkeypatch.chdir(tmp_path / "shop")
+    assert (tmp_path / "shop" / ".gitignore").exists()
+    summary = lines(onefold("run", "flow.py", "--once", "--json"))[-1]
+    assert summary["totals"]["operators"]["dedup"]["duplicates"] == 2
+    with duckdb.connect("revenue.duckdb", read_only=True) as connection:
+        assert connection.execute("SELECT sum(payments) FROM revenue_hourly").fetchone() == (58,)
+
+
+def test_init_overwrites_nothing(onefold: Onefold, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    assert onefold("init", tmp_path).exit_code == Exit.USAGE
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
