@@ -5,8 +5,9 @@ Infinity outside number columns. Of equal keys the first counts. A missing key a
 does not name are ignored. Values are judged as onefold.formats.exact says; objects and lists do not fit VARCHAR. Empty
 and blank values, no value at all, a byte order mark, and bytes that are not UTF-8 are malformed.
 
-Three paths with the same results (tested): few rows are decoded in Python; many by one DuckDB query over all cores.
-It reads every field as its raw text (a DECIMAL among the targets makes DuckDB do so), casts texts of safe shapes and
+Four paths with the same results (tested): few rows are decoded in Python; many by one DuckDB query over all cores,
+whose texts Arrow casts when the whole batch is plainly regular (onefold.formats.swift). Otherwise another query
+reads every field as its raw text (a DECIMAL among the targets makes DuckDB do so), casts texts of safe shapes and
 marks the rows with others; marked rows are then decoded one by one.
 """
 
@@ -29,6 +30,7 @@ from onefold.formats.exact import Converter, Unfit, converter, is_deep, parse_js
 from onefold.formats.fast import typed_text
 from onefold.formats.lines import MAX_RECORD_BYTES, Records, split_records
 from onefold.formats.rows import Part, Refusals, gather, texts, to_part
+from onefold.formats.swift import cast_texts, holds_flat_objects, is_swift
 from onefold.formats.types import is_json
 from onefold.protocols import Decoded
 
@@ -73,6 +75,9 @@ class JsonLines:
         return gather(schema, parts, refusals, total=len(text))
 
     def _decode_many(self, plan: _Plan, text: pa.ChunkedArray, refusals: Refusals) -> list[Part]:
+        swift = _decode_swift(plan, text) if plan.swift and not self._guarded_batches else None
+        if swift is not None:
+            return [swift]
         if self._guarded_batches:
             self._guarded_batches -= 1
             found = _run(plan.guarded, text)
@@ -90,7 +95,8 @@ class JsonLines:
 class _Plan:
     """What decoding into one schema needs, made once.
 
-    trusting, guarded: the queries; the first fails on a malformed row. raw: every field as JSON text.
+    trusting, guarded: the queries; the first fails on a malformed row. raw: every field as JSON text. swift: every
+    field as text; "" when a column is of a type that the swift path does not cast.
     """
 
     schema: pa.Schema
@@ -98,6 +104,7 @@ class _Plan:
     trusting: str
     guarded: str
     raw: str
+    swift: str
     in_python: tuple[int, ...]
     may_parse_in_python: bool
 
@@ -137,9 +144,28 @@ def _plan(serialized: bytes, is_lenient: bool) -> _Plan:
             "WITH p AS MATERIALIZED (SELECT i, CASE WHEN json_valid(v) THEN json_type(v) END AS kind, "
             f"CASE WHEN json_valid(v) THEN {as_json} END AS e FROM _input) SELECT i, kind{raw} FROM p"
         ),
+        swift=_swift_query(schema) if not is_lenient and is_swift(schema) else "",
         in_python=tuple(index for index, column in enumerate(columns) if column.is_in_python),
         may_parse_in_python=not any(_holds_json(field) for field in schema),
     )
+
+
+def _swift_query(schema: pa.Schema) -> str:
+    texts_of = "".join(f", struct_extract(e, {literal(name)}) AS c{place}" for place, name in enumerate(schema.names))
+    parse = _reading(schema.names, ["VARCHAR"] * len(schema))
+    return f"WITH p AS MATERIALIZED (SELECT i, {parse} AS e FROM _input) SELECT i{texts_of} FROM p"
+
+
+def _decode_swift(plan: _Plan, text: pa.ChunkedArray) -> Part | None:
+    """The whole batch on the swift path, or None: then nothing has been decided."""
+    if not holds_flat_objects(text):
+        return None
+    try:
+        found = _run(plan.swift, text)
+    except duckdb.InvalidInputException:
+        return None
+    rows = cast_texts([found.column(f"c{place}") for place in range(len(plan.schema))], plan.schema)
+    return None if rows is None else Part(np.arange(len(text)), rows)
 
 
 def _reading(names: Sequence[str], types: Sequence[str]) -> str:
