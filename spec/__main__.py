@@ -10,7 +10,7 @@ from spec.model import Setting
 from spec.narrate import narrate
 from spec.replay import check, written
 from spec.safeguards import without
-from spec.scenarios import SCENARIOS, scenario
+from spec.scenarios import SCENARIOS, recordable, scenario
 from spec.search import Searched, search
 
 __all__ = ["main"]
@@ -30,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         except KeyError as error:
             sys.stderr.write(f"{error.args[0]}\n")
             return 2
+        if asked.trace_out:
+            setting = setting._replace(scenario=recordable(setting.scenario))
         found = search(setting, keep_last=bool(asked.trace_out))
         sys.stdout.write(_report(name, found))
         sys.stdout.flush()
@@ -45,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--without", action="append", default=[], metavar="SAFEGUARD", help="remove a safeguard")
     parser.add_argument("--deep", action="store_true", help="larger bounds: minutes and gigabytes")
     parser.add_argument("--trace", type=Path, metavar="FILE", help="check a recorded run of the engine")
-    parser.add_argument("--trace-out", type=Path, metavar="FILE", help="write the longest run found, as a trace")
+    parser.add_argument(
+        "--trace-out", type=Path, metavar="FILE", help="write one of the longest runs, without zombies, as a trace"
+    )
     return parser
 
 

@@ -67,7 +67,7 @@ def open_sink(setting: Setting, world: World, p: int, sink: int) -> World:
 
 def _open_without_token(setting: Setting, world: World, p: int, sink: int) -> World:
     view, safe = view_of(world, p), setting.safe
-    cursor = max(view.done[sink], view.joins[sink])
+    cursor = max(view.done[sink], view.joins[sink], view.settled)
     pending = view.pending[sink]
     if pending is None:
         return put_lane(world, p, sink, Lane("open", 0, cursor, 0))

@@ -8,7 +8,7 @@ from typing import Any
 from spec.journal import Label
 from spec.model import seal_of
 
-__all__ = ["narrate"]
+__all__ = ["KINDS", "narrate"]
 
 
 def narrate(schedule: Iterable[Label]) -> list[str]:
@@ -60,9 +60,12 @@ _TEXTS: dict[str, Callable[..., str]] = {
     "abort orphans": lambda p, sink: f"process {p} lists the handles of sink {sink}, aborts those of the dead",
     "stop": lambda p: f"process {p} stops",
     "lands": lambda _, request: f"a late {request.kind} takes effect, or is refused, at sink {request.sink}",
-    "restart": lambda p, disk: f"process {p} is started on journal {disk}; those before it may be dead, or go on",
+    "restart": lambda p, disk, _: f"process {p} is started on journal {disk}; those before it are dead, or go on",
     "restore journal": lambda disk, length: f"journal {disk} goes back to its first {length} records",
     "copy journal": lambda disk, copy: f"journal {disk} is copied to another machine, as journal {copy}",
     "empty journal": lambda disk: f"a second journal, {disk}, is begun",
     "restore sink": lambda sink, token: f"sink {sink} goes back to token {_token(token)}",
 }
+
+KINDS = frozenset(_TEXTS)
+"""Every kind of step there is."""

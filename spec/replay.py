@@ -24,16 +24,34 @@ _UNBOUNDED = 1 << 40
 
 def check(lines: Iterable[str | Line]) -> str | None:
     """None when the model allows the run; else the first line that it does not allow, and why."""
-    run = [json.loads(line) if isinstance(line, str) else line for line in lines if line]
-    replay = _Replay(run)
+    run = _answered([json.loads(line) if isinstance(line, str) else line for line in lines if line])
+    replay = _Replay([line for _, line in run])
     try:
-        for number, line in enumerate(run, 1):
-            why = replay.take(number - 1, line)
+        for index, (number, line) in enumerate(run):
+            why = replay.take(index, line)
             if why:
                 return f"line {number}, {json.dumps(line)}: {why}"
     finally:
         read_log.cache_clear()  # long logs are keys of its cache
     return None
+
+
+def _answered(run: list[Line]) -> list[tuple[int, Line]]:
+    """Numbered lines without those that are only "asked": without an answer they end their process, outcome unknown."""
+    found: list[tuple[int, Line]] = []
+    waiting: dict[str, tuple[int, Line]] = {}
+    for number, line in enumerate(run, 1):
+        if line["do"] == "kill":
+            found += waiting.values()
+            waiting = {}
+        name = json.dumps([line["do"], line.get("kind"), line.get("sink")])
+        if line.get("result") == "asked":
+            unknown = "failed" if line["do"] == "append" else "unknown"
+            waiting[name] = (number, {**line, "result": unknown})
+        else:
+            waiting.pop(name, None)
+            found.append((number, line))
+    return [*found, *waiting.values()]
 
 
 class _Refused(Exception):
@@ -59,14 +77,14 @@ class _Replay:
         self._worlds = {first_world(self._setting)._replace(procs=())}
         self._takes: dict[str, Callable[[World, int, Line], list[World]]] = {
             "append": self._append, "open": self._open, "commit": self._commit, "prepare": self._prepare,
-            "abort": self._abort, "kill": self._kill,
+            "abort": self._abort, "kill": self._kill, "drained": self._drained,
         }  # fmt: skip
 
     def take(self, index: int, line: Line) -> str:
         """Take a line in every world; why none could, or empty."""
         act = self._takes.get(line["do"])
         if act is None:
-            return "" if line["do"] in ("begin", "drained", "halt") else "no such line"
+            return "" if line["do"] in ("begin", "halt") else "no such line"
         after: set[World] = set()
         reasons: list[str] = []
         for world in self._with_late_effects():
@@ -128,7 +146,10 @@ class _Replay:
         record = records.get(line["kind"])
         if record is None:  # of no meaning to the model, but it takes a number
             return [journal.append(self._setting, world, p, ("void",))]
-        return record(world, p, line)
+        after = record(world, p, line)
+        if line.get("result", "ok") == "ok":
+            return after
+        return [journal.stop_fatally(each, p, "an append failed") for each in (world, *after)]
 
     def _start(self, world: World, line: Line) -> World:
         names = line.get("sinks", list(self._sinks))
@@ -150,10 +171,7 @@ class _Replay:
             _demand(rows & ~proc.ready == 0, "not every sink has prepared")
         seal_id = self._seal_id(world, p, line)
         _demand(proc.hand in (0, seal_id), "another epoch is prepared")
-        sealed = journal.seal_epoch(self._setting, world, p, seal_id)
-        if line.get("result", "ok") == "ok":
-            return [sealed]
-        return [journal.stop_fatally(each, p, "a seal failed") for each in (world, sealed)]
+        return [journal.seal_epoch(self._setting, world, p, seal_id)]
 
     def _mask(self, line: Line) -> int:
         rows = line.get("rows", {})
@@ -196,6 +214,12 @@ class _Replay:
         procs = tuple(proc._replace(pc="fatal", why="killed", log=(), lanes=()) for proc in world.procs)
         return [world._replace(procs=procs)]
 
+    def _drained(self, world: World, index: int, line: Line) -> list[World]:
+        p = self._running(world)
+        view = journal.view_of(world, p)
+        _demand(line.get("behind") or view.settled == view.head, f"settled is epoch {view.settled} of {view.head}")
+        return [world]
+
     # -------------------------------------------------------------------------------------------------- the sinks
 
     def _lane(self, world: World, p: int, line: Line) -> tuple[int, Lane]:
@@ -237,7 +261,7 @@ class _Replay:
         if self._is_exact(sink):
             _demand(self._is_token(lane.token, line["expected"]), "another token is expected")
             _demand(self._is_token(new, line["new"]), "that is not the seal of the last epoch")
-        if line["result"] == "unavailable":
+        if line["result"] in ("unavailable", "rows refused"):
             lost = delivery.put_lane(world, p, sink, lane._replace(state="lost"))
             return [world, lost] if is_tried else [world]
         if self._is_together and seal_of(new).rows >> sink & 1:
@@ -308,7 +332,9 @@ class _Replay:
         proc, state, view = world.procs[p], world.sinks[sink], journal.view_of(world, p)
         kept = []
         for handle in state.handles:
-            is_meant = seal_of(handle.seal).epoch == line["epoch"] and handle.inc == line.get("incarnation", proc.inc)
+            is_meant = seal_of(handle.seal).epoch == line.get(
+                "epoch", seal_of(proc.hand).epoch
+            ) and handle.inc == line.get("incarnation", proc.inc)
             if not is_meant:
                 kept.append(handle)
                 continue

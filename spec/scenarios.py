@@ -6,7 +6,7 @@ from typing import Any
 
 from spec.model import Budget, Scenario
 
-__all__ = ["SCENARIOS", "scenario"]
+__all__ = ["SCENARIOS", "recordable", "scenario"]
 
 _ONE = ("exactly",)
 _TWO = ("exactly", "exactly")
@@ -18,7 +18,8 @@ _LIST = (
              ((1, 1),), _ONE, Budget(starts=1, delays=1)),
     Scenario("empty", "epochs that are empty for one sink or for all",
              ((1, 2, 0),), _TWO, Budget(starts=1), cut=2, zombies=False),
-    Scenario("failed-seal", "an append fails, durable or not", ((1, 1),), _ONE, Budget(starts=1, failed_seals=1)),
+    Scenario("failed-seal", "an append fails, durable or not", ((3, 3),), _TWO, Budget(starts=1, failed_seals=1),
+             zombies=False),
     Scenario("sink-added", "a later version has one more sink",
              ((3, 3),), _TWO, Budget(starts=2), late=2, zombies=False),
     Scenario("restore-journal", "the journal goes back to any older state, the old process dead or alive",
@@ -58,7 +59,12 @@ _LARGER: dict[str, dict[str, Any]] = {
     "crash": {"budget": Budget(starts=2, delays=2)},
     "zombie": {"budget": Budget(starts=1, delays=1), "routes": ((3, 3),), "guarantees": _TWO},
     "empty": {"budget": Budget(starts=1, delays=1), "zombies": True},
-    "failed-seal": {"budget": Budget(starts=2, failed_seals=1)},
+    "failed-seal": {
+        "budget": Budget(starts=2, failed_seals=1),
+        "zombies": True,
+        "guarantees": _ONE,
+        "routes": ((1, 1),),
+    },
     "sink-added": {"budget": Budget(starts=2, delays=1)},
     "restore-journal": {"budget": Budget(starts=2, journal_restores=1), "frees": True},
     "restore-journal-two": {"budget": Budget(starts=2, journal_restores=1)},
@@ -84,3 +90,9 @@ def scenario(name: str, *, is_deep: bool = False) -> Scenario:
         raise KeyError(f"no scenario {name!r}; there are: {', '.join(SCENARIOS)}")
     found = SCENARIOS[name]
     return found._replace(**_LARGER[name]) if is_deep else found
+
+
+def recordable(found: Scenario) -> Scenario:
+    """The same without what no recording holds: older processes that go on, and what is restored or copied."""
+    budget = found.budget._replace(journal_restores=0, copies=0, fresh=0, sink_restores=0)
+    return found._replace(zombies=False, budget=budget)

@@ -25,7 +25,10 @@ class Finding(NamedTuple):
 
 
 class Searched(NamedTuple):
-    """finding None: no violation within the bounds. longest: a schedule to a state of the last depth, if asked for."""
+    """finding None: no violation within the bounds.
+
+    longest: a schedule to a state of the last depth, if asked for. kinds: of the steps that were met.
+    """
 
     finding: Finding | None
     states: int
@@ -33,6 +36,7 @@ class Searched(NamedTuple):
     depth: int
     seconds: float
     longest: list[Label]
+    kinds: frozenset[str]
 
 
 def search(setting: Setting, *, keep_last: bool = False) -> Searched:
@@ -44,12 +48,14 @@ def search(setting: Setting, *, keep_last: bool = False) -> Searched:
     frontier, depth, steps = [first], 0, 0
     finding: Finding | None = None
     last = first
+    kinds: set[object] = set()
     while frontier and finding is None:
         depth += 1
         following: list[World] = []
         for world in frontier:
             for label, after in moves(setting, world):
                 steps += 1
+                kinds.add(label[0])
                 if after in came:
                     continue
                 came[after] = (world, label)
@@ -63,7 +69,7 @@ def search(setting: Setting, *, keep_last: bool = False) -> Searched:
         frontier = following
         last = frontier[-1] if frontier else last
     longest = _schedule(came, last) if keep_last else []
-    return Searched(finding, len(came), steps, depth, time.perf_counter() - began, longest)
+    return Searched(finding, len(came), steps, depth, time.perf_counter() - began, longest, frozenset(map(str, kinds)))
 
 
 def _schedule(came: Origins, world: World) -> list[Label]:

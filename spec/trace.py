@@ -135,5 +135,6 @@ _WRITERS: dict[str, Callable[[Any, World, World], list[Line]]] = {
     "prepare unknown": _prepare,
     "abort": _aborts,
     "abort orphans": _aborts,
+    "drain": lambda *_: [{"do": "drained"}],
     "restart": lambda *_: [{"do": "kill"}],
 }

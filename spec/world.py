@@ -107,7 +107,7 @@ def _starts(setting: Setting, world: World) -> Iterator[Move]:
             joined |= record[1] if record[0] == "start" else 0
         for members in {joined | everyone & ~setting.scenario.late, everyone}:
             after = start_process(setting, _spend(world, starts=world.budget.starts - 1), number, members)
-            yield ("restart", len(world.procs), number), after
+            yield ("restart", len(world.procs), number, members), after
 
 
 def _journal_faults(world: World) -> Iterator[Move]:
