@@ -1,0 +1,76 @@
+"""Seeded bugs of the protocol: each must fail a test of the ordinary suites."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.mutants.engine_bugs import BUGS
+from tests.mutants.protocol_bugs import CHAIN, CORE, COURSE, IDENTITY, SUITES, Mutant
+from tests.mutants.trial import PACKAGE, first_failure, patched
+
+MUTANTS = (*CORE, *COURSE, *CHAIN, *IDENTITY, *BUGS)
+
+ALWAYS = (
+    "an epoch is delivered before its seal is durable",
+    "the cursor is advanced before the acknowledgement",
+    "no answer is taken for an acknowledgement",
+    "seal ids are not compared",
+    "handles that a seal waits for are aborted",
+    "an attempt is tried again after a restart",
+    "the state's delta is not in the seal",
+    "the watermark is not restored",
+    "the journal is not synced",
+    "the folder is not synced after a rename",
+    "a taken number is taken again",
+    "memory: the token is not written",
+)
+"""Tried in every run; the others with --heavy."""
+
+
+def cases() -> list[object]:
+    return [
+        pytest.param(mutant, id=mutant.name, marks=() if mutant.name in ALWAYS else pytest.mark.heavy)
+        for mutant in MUTANTS
+    ]
+
+
+def test_names_are_unique_and_those_always_tried_exist() -> None:
+    names = [mutant.name for mutant in MUTANTS]
+    assert len(names) == len(set(names))
+    assert set(ALWAYS) <= set(names)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_bug_still_fits_the_source(mutant: Mutant) -> None:
+    text = (PACKAGE / mutant.file).read_text("utf-8")
+    assert [text.count(old) for old, _ in mutant.edits] == [1] * len(mutant.edits)
+    for old, new in mutant.edits:
+        text = text.replace(old, new)
+    compile(text, mutant.file, "exec")
+
+
+def test_suites_see_the_copy_and_not_the_original(tmp_path: Path) -> None:
+    source = patched(tmp_path, None)
+    code = "import onefold, onefold.kernel.index as index; print(onefold.__file__, index.__file__)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(source)}, capture_output=True, text=True, check=True
+    )
+    assert all(path.startswith(str(source)) for path in run.stdout.split())
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("suite", SUITES)
+def test_without_a_bug_the_suite_passes(suite: str, tmp_path: Path) -> None:
+    assert first_failure(patched(tmp_path, None), [suite]) == ""
+
+
+@pytest.mark.parametrize("mutant", cases())
+def test_the_bug_is_caught(mutant: Mutant, tmp_path: Path) -> None:
+    others = [suite for suite in SUITES if suite not in mutant.suites]
+    killer = first_failure(patched(tmp_path, mutant), [*mutant.suites, *others])
+    print(f"{mutant.name} | {killer or 'NOT CAUGHT'}")
+    assert killer, f"no suite sees it: {mutant.name}"
