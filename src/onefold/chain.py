@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from onefold.errors import SinkForked, check
+from onefold.errors import SinkForked, SinkRestored, check
 from onefold.types import EpochNumber, Positions, SealId, Token
 
 __all__ = ["Chain", "Header"]
@@ -86,16 +86,24 @@ class Chain:
             yield self._headers[epoch]
 
     def locate(self, sink: str, token: Token) -> EpochNumber:
-        """How far a sink with this token is. Raises SinkForked when the token is not on this chain (INV-4)."""
+        """How far a sink with this token is. Raises SinkForked when the token is not on this chain (INV-4).
+
+        Raises SinkRestored when it is older than every seal that is kept: then nobody can tell whose it is.
+        """
         header = self._headers.get(token.epoch)
         if header is not None and header.seal == token.seal:
             return token.epoch
+        oldest = min(self._headers, default=EpochNumber(1))
+        if token.epoch < oldest:
+            raise SinkRestored(
+                sink=sink,
+                found=f"epoch {token.epoch}, seal {token.seal}",
+                expected=f"epoch {oldest} to {self.head}; the seals before, and their rows, are no longer kept",
+            )
         if header is not None:
             expected = f"seal {header.seal} for epoch {token.epoch}"
-        elif token.epoch > self.head:
-            expected = f"at most epoch {self.head}, the newest that this journal has sealed"
         else:
-            expected = f"an epoch from {min(self._headers, default=0)} to {self.head}, whose seals this journal keeps"
+            expected = f"at most epoch {self.head}, the newest that this journal has sealed"
         raise SinkForked(sink=sink, found=f"epoch {token.epoch}, seal {token.seal}", expected=expected)
 
     def has_rows(self, sink: str, after: EpochNumber, through: EpochNumber) -> bool:
