@@ -87,10 +87,11 @@ class SnapshotStore:
         check(all(epoch > other for other in self.epochs()), "snapshots have rising epochs", epoch=epoch)
         self._epoch = epoch
         self._failure = None
-        self._thread = threading.Thread(
+        thread = threading.Thread(
             target=self._run, args=(epoch, seal, dict(tables)), name="onefold-snapshot", daemon=True
         )
-        self._thread.start()
+        thread.start()
+        self._thread = thread  # last: another thread may poll meanwhile
 
     def poll(self) -> EpochNumber | None:
         """The epoch of a snapshot that has become durable since the last call, else None. Does not block.
@@ -106,11 +107,11 @@ class SnapshotStore:
         if self._thread is None:
             return None
         self._thread.join()
-        self._thread = None
-        failure, self._failure = self._failure, None
+        epoch, failure = self._epoch, self._failure
+        self._thread = None  # last: from now on another thread may begin the next one
         if failure is not None:
             raise failure
-        return self._epoch
+        return epoch
 
     @property
     def is_writing(self) -> bool:
