@@ -1,4 +1,4 @@
-"""The flows that are killed, each built by a top-level function given its folder, and who judges it."""
+"""The flows that are killed, each built by a top-level function given its folder, each with its judge."""
 
 from __future__ import annotations
 
@@ -14,39 +14,151 @@ SCHEMA = {"event_id": "VARCHAR", "merchant": "VARCHAR", "amount": "DECIMAL(18,2)
 SMALL = {"epoch_rows": 90, "settle_every": "20 milliseconds", "fence_every": "50 milliseconds"}
 """Small epochs, so that a run has dozens of durable steps."""
 
-TINY = {**SMALL, "keep_settled_bytes": 1, "snapshot_every_bytes": 1500}
+TINY = {**SMALL, "epoch_rows": 40, "keep_settled_bytes": 1, "snapshot_every_bytes": 1000}
 """Payloads are freed at once, snapshots come often: so that freeing, stripping and forgetting happen."""
 
 
-def kept(flow: of.Flow, folder: Path) -> Any:
-    """files -> where -> dedup."""
-    payments = flow.read(
+def read(flow: of.Flow, folder: Path) -> Any:
+    """Files that are moved into place."""
+    return flow.read(
         of.files(str(folder / "in" / "*.jsonl*"), format="json", complete="rename"),
         schema=SCHEMA,
         event_time="paid_at",
         lateness="10 minutes",
+        name="in",
     )
-    return payments.where("amount > 0").dedup("event_id", within="7 days")
+
+
+def kept(flow: of.Flow, folder: Path) -> Any:
+    """files -> where -> dedup."""
+    return read(flow, folder).where("amount > 0").dedup("event_id", within="7 days")
+
+
+# ------------------------------------------------------------------------------------------------------------- flows
 
 
 def revenue(folder: Path) -> of.Flow:
-    """The main job: append, and windows into an upsert."""
+    """The main job: append to a data set, windows into DuckDB."""
     flow = of.Flow("revenue", **SMALL)
     rows = kept(flow, folder)
     hourly = rows.window("1 hour").group_by("merchant").agg(payments="count(*)", revenue="sum(amount)")
-    rows.append(of.duckdb(str(folder / "ledger.duckdb")).table("ledger"))
+    rows.append(of.files(str(folder / "ledger")))
     hourly.upsert(of.duckdb(str(folder / "hourly.duckdb")).table("hourly"), key=["merchant", "window_start"])
     return flow
 
 
+def ledgers(folder: Path) -> of.Flow:
+    """The same rows into four sinks: Parquet, JSON lines, DuckDB, SQLite."""
+    flow = of.Flow("ledgers", **SMALL)
+    rows = kept(flow, folder)
+    rows.append(of.files(str(folder / "ledger")))
+    rows.append(of.files(str(folder / "lines"), format="json"))
+    rows.append(of.duckdb(str(folder / "ledger.duckdb")).table("ledger_duckdb"))
+    rows.append(of.sqlite(str(folder / "ledger.sqlite")).table("ledger_sqlite"))
+    return flow
+
+
+def running(folder: Path) -> of.Flow:
+    """Running totals and closed windows, with snapshots and freeing at every turn."""
+    flow = of.Flow("running", **TINY)
+    rows = kept(flow, folder)
+    totals = rows.group_by("merchant").agg(payments="count(*)", revenue="sum(amount)")
+    hourly = rows.window("1 hour").group_by("merchant").agg(payments="count(*)", revenue="sum(amount)")
+    totals.upsert(of.sqlite(str(folder / "totals.sqlite")).table("totals"), key=["merchant"])
+    hourly.append(of.sqlite(str(folder / "hourly.sqlite")).table("hourly"))
+    return flow
+
+
+def together(folder: Path) -> of.Flow:
+    """Two data sets that move as one."""
+    flow = of.Flow("together", commit="together", **SMALL)
+    rows = kept(flow, folder)
+    rows.append(of.files(str(folder / "ledger")))
+    rows.append(of.files(str(folder / "lines"), format="json"))
+    return flow
+
+
+def weaker(folder: Path, guarantee: str) -> of.Flow:
+    """Every sink with a lower guarantee."""
+    flow = of.Flow("weaker", guarantee=guarantee, **SMALL)
+    rows = kept(flow, folder)
+    rows.append(of.files(str(folder / "ledger")))
+    rows.append(of.sqlite(str(folder / "ledger.sqlite")).table("ledger_sqlite"))
+    rows.append(of.console())
+    return flow
+
+
+def at_least_once(folder: Path) -> of.Flow:
+    """A repeated delivery may show."""
+    return weaker(folder, "at-least-once")
+
+
+def at_most_once(folder: Path) -> of.Flow:
+    """A delivery may be missing."""
+    return weaker(folder, "at-most-once")
+
+
+# ------------------------------------------------------------------------------------------------------------- judges
+
+LEDGER = "SELECT event_id, merchant, amount, paid_at FROM {}"
+
+
 def judge_revenue(folder: Path) -> Count:
-    expected = oracle.expect(folder)
-    count = Count(events=expected.events)
-    ledger = oracle.duckdb_rows(folder / "ledger.duckdb", "SELECT event_id, merchant, amount, paid_at FROM ledger")
-    count.rows("ledger", expected.ledger(), Counter(ledger))
+    """Every kept row, every window, every dead letter."""
+    expected, count = _expect(folder)
+    count.rows("ledger", expected.ledger(), Counter(oracle.parquet_rows(folder / "ledger")))
     hourly = oracle.duckdb_rows(
         folder / "hourly.duckdb", "SELECT merchant, window_start, payments, revenue FROM hourly"
     )
     count.groups("hourly", expected.hourly(), [((row[0], row[1]), (row[2], row[3])) for row in hourly])
-    oracle.judge_dead(folder, expected, count)
     return count
+
+
+def judge_ledgers(folder: Path) -> Count:
+    """Every kept row in each of four places."""
+    expected, count = _expect(folder)
+    ledger = expected.ledger()
+    count.rows("parquet", ledger, Counter(oracle.parquet_rows(folder / "ledger")))
+    count.rows("lines", ledger, Counter(oracle.json_rows(folder / "lines")))
+    duck = oracle.duckdb_rows(folder / "ledger.duckdb", LEDGER.format("ledger_duckdb"))
+    count.rows("duckdb", ledger, Counter(duck))
+    lite = oracle.sqlite_rows(folder / "ledger.sqlite", LEDGER.format("ledger_sqlite"))
+    count.rows("sqlite", ledger, Counter(map(oracle.typed, lite)))
+    return count
+
+
+def judge_running(folder: Path) -> Count:
+    """Every total; every closed window once."""
+    expected, count = _expect(folder)
+    rows = oracle.sqlite_rows(folder / "totals.sqlite", "SELECT merchant, payments, revenue FROM totals")
+    count.groups("totals", expected.running(), [(row[0], (row[1], oracle.money(row[2]))) for row in rows])
+    rows = oracle.sqlite_rows(folder / "hourly.sqlite", "SELECT merchant, window_start, payments, revenue FROM hourly")
+    hourly = [((row[0], oracle.moment(row[1])), (row[2], oracle.money(row[3]))) for row in rows]
+    count.groups("hourly", expected.hourly(), hourly)
+    return count
+
+
+def judge_together(folder: Path) -> Count:
+    """Every kept row in both."""
+    expected, count = _expect(folder)
+    count.rows("parquet", expected.ledger(), Counter(oracle.parquet_rows(folder / "ledger")))
+    count.rows("lines", expected.ledger(), Counter(oracle.json_rows(folder / "lines")))
+    return count
+
+
+def judge_weaker(folder: Path) -> Count:
+    """The same in three places; what of it is promised, the test says."""
+    expected, count = _expect(folder)
+    ledger = expected.ledger()
+    count.rows("parquet", ledger, Counter(oracle.parquet_rows(folder / "ledger")))
+    lite = oracle.sqlite_rows(folder / "ledger.sqlite", LEDGER.format("ledger_sqlite"))
+    count.rows("sqlite", ledger, Counter(map(oracle.typed, lite)))
+    count.rows("console", ledger, Counter(oracle.console_rows(folder / "processes.txt")))
+    return count
+
+
+def _expect(folder: Path) -> tuple[oracle.Expected, Count]:
+    expected = oracle.expect(folder)
+    count = Count(events=expected.events)
+    oracle.judge_dead(folder, expected, count)
+    return expected, count

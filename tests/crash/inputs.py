@@ -23,7 +23,7 @@ def arrive(folder: Path, life: int, *, events: int = EVENTS, seed: int = 7) -> b
     wanted = min(FILES, FIRST_FILES + life)
     bodies = None
     for number in range(1, wanted + 1):
-        final = place / f"{number:04d}.jsonl{'.gz' if number % 2 == 9 else ''}"
+        final = place / f"{number:04d}.jsonl{'.gz' if number % 2 == 0 else ''}"
         if final.exists():
             continue
         bodies = bodies or list(_files(events, seed))

@@ -28,18 +28,20 @@ class Count:
     lost: int = 0
     duplicated: int = 0
     wrong: list[str] = field(default_factory=list)
+    sinks: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    """By sink: rows lost, rows too many, and how often the most repeated one stands there."""
 
     def rows(self, sink: str, expected: Counter[Any], found: Counter[Any]) -> None:
         """Compare two bags of rows."""
         lost, surplus = expected - found, found - expected
         self.lost += lost.total()
+        before = self.duplicated
         for row, count in surplus.items():
             if row in expected:
                 self.duplicated += count
             else:
                 self.wrong.append(f"{sink}: {count} of {row}, which no input gives")
-        self.wrong += [f"{sink}: lost {row}" for row in list(lost)[:3]]
-        self.wrong += [f"{sink}: duplicated {row}" for row in list(surplus)[:3] if row in expected]
+        self.sinks[sink] = (lost.total(), self.duplicated - before, max(found.values(), default=0))
 
     def groups(self, sink: str, expected: Mapping[Any, Any], found: Iterable[tuple[Any, Any]]) -> None:
         """Compare keyed rows (count, sum): too small a count is a loss, too large a duplicate."""
@@ -153,6 +155,41 @@ def sqlite_rows(path: Path, sql: str) -> list[tuple[Any, ...]]:
         return []
     finally:
         connection.close()
+
+
+def typed(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A ledger row of SQLite, or of JSON, as DuckDB and Parquet give it."""
+    return row[0], row[1], money(row[2]), moment(row[3])
+
+
+def money(value: Any) -> Decimal:
+    """Exact, whatever it was kept as."""
+    return Decimal(str(value))
+
+
+def moment(value: str) -> datetime:
+    """From ISO text."""
+    return datetime.fromisoformat(value)
+
+
+def json_rows(folder: Path) -> list[tuple[Any, ...]]:
+    """Rows of all JSON-lines files that a plain reader of the folder sees."""
+    found = []
+    for path in sorted(folder.glob("*.jsonl")):
+        for line in path.read_text("utf-8").splitlines():
+            row = json.loads(line, parse_float=Decimal)
+            found.append(typed(tuple(row[name] for name in COLUMNS)))
+    return found
+
+
+def console_rows(file: Path) -> list[tuple[Any, ...]]:
+    """Rows printed whole: name=value, two spaces between."""
+    found = []
+    for line in file.read_text("utf-8").splitlines(keepends=True) if file.exists() else ():
+        fields = dict(part.partition("=")[::2] for part in line.strip().split("  "))
+        if line.endswith("\n") and set(fields) == set(COLUMNS):
+            found.append(typed(tuple(fields[name] for name in COLUMNS)))
+    return found
 
 
 def parquet_rows(folder: Path) -> list[tuple[Any, ...]]:

@@ -32,11 +32,12 @@ from onefold.testing.harness_schedules import (
     at_every_step,
     at_random_moments,
     at_two_steps,
+    chosen,
 )
 
 __all__ = [
     "Act", "ForkServer", "Judgement", "Life", "Result", "Results", "Schedule", "Subject", "at_every_step",
-    "at_random_moments", "at_two_steps", "exactly_once", "play", "run_schedules", "steps_of",
+    "at_random_moments", "at_two_steps", "chosen", "exactly_once", "play", "run_schedules", "steps_of",
 ]  # fmt: skip
 
 LIFE_SECONDS = 120.0
@@ -95,7 +96,8 @@ class Subject:
             whether all of it is there now. Called in this process.
         judge: compares sinks with input, given the folder, when everything is drained. Called in this process.
         close: close open windows in lives that begin when all input is there.
-        without: functions that take a safeguard out, for negative controls; called in each child before `build`.
+        arrange: called in each child before `build`: to make limits small, or, for a negative control, to take a
+            safeguard out.
         accept: judges the judgement; returns complaints. Default: nothing lost, nothing duplicated, nothing wrong.
     """
 
@@ -103,7 +105,7 @@ class Subject:
     arrive: Callable[[Path, int], bool]
     judge: Callable[[Path], Judgement]
     close: bool = False
-    without: tuple[Callable[[], None], ...] = ()
+    arrange: tuple[Callable[[], None], ...] = ()
     accept: Callable[[Judgement], Sequence[str]] = exactly_once
 
 
@@ -257,7 +259,7 @@ class _Stage:
         return self._server.start(
             {
                 "build": _name_of(self._subject.build),
-                "without": [_name_of(each) for each in self._subject.without],
+                "arrange": [_name_of(each) for each in self._subject.arrange],
                 "folder": str(self._folder),
                 "state": str(state or self._state),
                 "close": self._subject.close and self._has_all,

@@ -102,7 +102,7 @@ def live(order: Mapping[str, Any], report: int) -> None:
 
     end: dict[str, Any]
     try:
-        for name in order["without"]:
+        for name in order["arrange"]:
             _named(name)()
         plan = _named(order["build"])(Path(order["folder"])).plan
         disk.observer = fate

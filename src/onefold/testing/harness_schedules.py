@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from onefold.errors import check
 
-__all__ = ["Act", "Life", "Schedule", "at_every_step", "at_random_moments", "at_two_steps", "pick"]
+__all__ = ["Act", "Life", "Schedule", "at_every_step", "at_random_moments", "at_two_steps", "chosen"]
 
 Act = Literal["kill", "stop", "full", "fail", "freeze", "fork"]
 """kill: SIGKILL. stop: a clean stop is asked for. full, fail: the step raises ENOSPC, EIO. freeze: SIGSTOP, a second
@@ -74,8 +74,8 @@ def at_random_moments(count: int, seconds: float, *, seed: int) -> list[Schedule
     """Kills by the clock, one to three in a row, spread over `seconds`."""
     found = []
     for number in range(count):
-        lives = 1 + pick(3, seed, number, "lives")
-        moments = [pick(1000, seed, number, life) / 1000 * seconds for life in range(lives)]
+        lives = 1 + _pick(3, seed, number, "lives")
+        moments = [_pick(1000, seed, number, life) / 1000 * seconds for life in range(lives)]
         found.append(Schedule(tuple(Life("kill", seconds=round(moment, 4)) for moment in moments)))
     return found
 
@@ -84,11 +84,21 @@ def at_two_steps(count: int, steps: Sequence[str], *, seed: int, within: int = 2
     """A kill at some step, and a second at one of the first steps of the next process: inside its recovery."""
     found = []
     for number in range(count):
-        first = _life("kill", steps[pick(len(steps), seed, number, "first")])
-        moment: Literal["before", "after"] = "before" if pick(2, seed, number, "moment") else "after"
-        second = Life("kill", "*", 1 + pick(within, seed, number, "second"), moment)
+        first = _life("kill", steps[_pick(len(steps), seed, number, "first")])
+        moment: Literal["before", "after"] = "before" if _pick(2, seed, number, "moment") else "after"
+        second = Life("kill", "*", 1 + _pick(within, seed, number, "second"), moment)
         found.append(Schedule((first, second)))
     return found
+
+
+def chosen(steps: Sequence[str], count: int, *, seed: int) -> list[str]:
+    """At most `count` of the steps: of every name and moment the first and the last, then others drawn by seed."""
+    kinds: dict[str, list[str]] = {}
+    for step in steps:
+        kinds.setdefault(step.partition("#")[0], []).append(step)
+    ends = [step for same in kinds.values() for step in (same[0], same[-1])]
+    others = sorted(steps, key=lambda step: _pick(1 << 60, seed, step))
+    return list(dict.fromkeys([*ends, *others]))[:count]
 
 
 def _life(act: Act, step: str) -> Life:
@@ -98,7 +108,7 @@ def _life(act: Act, step: str) -> Life:
     return Life(act, groups[2], int(groups[3]), groups[1])
 
 
-def pick(below: int, *about: object) -> int:
+def _pick(below: int, *about: object) -> int:
     """A number below `below`, drawn by hashing: the same everywhere for the same seed."""
     digest = hashlib.blake2b(repr(about).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % below

@@ -52,7 +52,7 @@ class Server:
 
     def start(self, order: dict[str, Any]) -> dict[str, Any]:
         """Fork a child that lives as ordered."""
-        for name in (order["build"], *order["without"]):
+        for name in (order["build"], *order["arrange"]):
             importlib.import_module(name.partition(":")[0])
         self._import_as_children_did()
         tasks = Path("/proc/self/task")
