@@ -14,7 +14,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-TIERS = ("tidy", "unit", "contract", "property", "crash", "services", "docs")
+TIERS = ("tidy", "unit", "contract", "property", "crash", "mutants", "services", "docs")
 HEAVY = "heavy: run it with --heavy"
 DEFAULT_SEED = 1
 

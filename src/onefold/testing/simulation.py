@@ -24,7 +24,8 @@ from onefold.errors import (
     TokenRefused,
 )
 from onefold.steps import DrainAsked, FenceDue, SettleDue, StopAsked
-from onefold.testing.simulation_instance import Instance, Surroundings
+from onefold.testing.simulation_instance import Instance
+from onefold.testing.simulation_records import Surroundings
 from onefold.testing.simulation_world import Chance, Judge, PromiseBroken, SimulatedJournal, SimulatedSink
 from onefold.types import Guarantee, TokenMove
 

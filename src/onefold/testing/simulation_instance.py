@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from onefold.chain import Chain
-from onefold.course import SinkRule
 from onefold.engines.embedded.identity import sink_entries
 from onefold.engines.embedded.opening import History, read_history
 from onefold.epoch import EpochCore, Recovered
 from onefold.errors import DiskFailed, Fenced, OnefoldError, OutcomeUnknown, RowsRefused, SinkUnavailable, TokenRefused
 from onefold.protocols import JournalRecord
-from onefold.records import Seal, SinkEntry, Start
 from onefold.steps import (
     AbortHandle,
     AppendAttempt,
@@ -54,44 +51,13 @@ from onefold.steps import (
     TellSources,
 )
 from onefold.testing import simulation_world as outside
-from onefold.testing.simulation_world import Chance, Delivery, Judge, PromiseBroken, SimulatedJournal, SimulatedSink
-from onefold.types import EpochNumber, Guarantee, Handle, Incarnation, PartitionId, Receipt, RecordNumber, SealId
+from onefold.testing.simulation_records import ROW_BYTES, Draft, Surroundings, rule_of, seal_record, start_record
+from onefold.testing.simulation_world import Delivery, PromiseBroken, SimulatedJournal, SimulatedSink
+from onefold.types import EpochNumber, Handle, Incarnation, PartitionId, RecordNumber, SealId
 
-__all__ = ["Instance", "Surroundings"]
+__all__ = ["Instance"]
 
 SEALING = "sealing"
-ROW_BYTES = 10
-
-
-@dataclass
-class Surroundings:
-    """What outlives every process, and how rough it is there (0: nothing fails)."""
-
-    chance: Chance
-    judge: Judge
-    commit: Literal["separately", "together"]
-    sinks: dict[str, SimulatedSink]
-    guarantees: dict[str, Guarantee]
-    inputs: int
-    deliver_bytes: int
-    roughness: float = 1.0
-    epochs: int = 0
-    note: Callable[[str], None] | None = None
-    rows: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
-
-    def outputs(self) -> Mapping[str, Any]:
-        """As much of the plan's outputs as identity.sink_entries reads."""
-        return {
-            name: SimpleNamespace(guarantee=guarantee, binding_shape=lambda name=name: {"target": name})
-            for name, guarantee in self.guarantees.items()
-        }
-
-
-@dataclass
-class _Draft:
-    seal: SealId
-    end: int
-    rows: dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -113,7 +79,7 @@ class Instance:
         self.drained: Drained | None = None
         self.halted: OnefoldError | None = None
         self.is_zombie = False
-        self._draft: _Draft | None = None
+        self._draft: Draft | None = None
         self._open(read_history(journal, journal.id))
 
     def _open(self, history: History) -> None:
@@ -123,7 +89,7 @@ class Instance:
         home = before.location if before else place
         self.number = RecordNumber(history.last + 1)
         self.incarnation = Incarnation(self.number)
-        self.journal.append(self.number, _start(entries, home).record())
+        self.journal.append(self.number, start_record(entries, home).record())
         self._latest = {**history.latest, "start": self.number}
         self._through, self._given_up = dict(history.through), dict(history.given_up)
         self._freed = history.freed
@@ -132,7 +98,7 @@ class Instance:
         self._seals = {seal.epoch: seal.seal for _, seal in history.seals}
         newest = history.newest
         self.position = int(newest.ends["r"]["0"]) if newest else 0
-        self.rules = tuple(_rule(name, law, entries[name], history) for name, law in self.around.guarantees.items())
+        self.rules = tuple(rule_of(name, law, entries[name], history) for name, law in self.around.guarantees.items())
         chain = Chain(self.journal.id, [s.chain_header(has_payload=s.epoch > history.freed) for _, s in history.seals])
         recovered = Recovered(chain, self.incarnation, history.settled, self.rules, home == place)
         self.core = EpochCore(recovered, commit=self.around.commit, deliver_bytes=self.around.deliver_bytes)
@@ -195,7 +161,7 @@ class Instance:
             name: tuple(p for p in range(self.position, end) if outside.wants(around.sinks[name].place, p))
             for name in (rule.name for rule in self.rules)
         }
-        self._draft = _Draft(seal, end, {name: some for name, some in rows.items() if some})
+        self._draft = Draft(seal, end, {name: some for name, some in rows.items() if some})
         self.position = end
         self.tell(EpochOffered(seal, {"r": {"0": end}}, {name: len(some) for name, some in rows.items()}))  # type: ignore[dict-item]
 
@@ -290,7 +256,7 @@ class Instance:
         draft = self._draft
         if draft is None or draft.seal != step.seal:
             raise PromiseBroken(f"{self.name}: {step} is of no open epoch")
-        seal = _seal_record(step, draft, {name for name, sink in self.around.sinks.items() if sink.stages})
+        seal = seal_record(step, draft, {name for name, sink in self.around.sinks.items() if sink.stages})
         if self._append(seal.record()):
             self._numbers[step.epoch], self._seals[step.epoch] = self.number, step.seal
             self._tell(SEALING, Sealed())
@@ -418,23 +384,3 @@ class Instance:
         sink.handles.pop(seal, None)
         if step.handle:
             self._tell(step.sink, HandleAborted(step.sink))
-
-
-def _start(entries: Mapping[str, SinkEntry], place: Mapping[str, Any]) -> Start:
-    return Start(process={}, location=place, plan={}, sinks=entries, state_key="", version="")
-
-
-def _rule(name: str, guarantee: Guarantee, entry: SinkEntry, history: History) -> SinkRule:
-    through = max(entry.through, history.through.get(name, EpochNumber(0)))
-    return SinkRule(name, guarantee, entry.joined, entry.base, through, history.attempts.get(name))
-
-
-def _seal_record(step: AppendSeal, draft: _Draft, staged: set[str]) -> Seal:
-    receipts = {
-        sink: (
-            Receipt(step.epoch, "native" if sink in staged else "spool", len(positions), len(positions) * ROW_BYTES),
-        )
-        for sink, positions in draft.rows.items()
-    }
-    ends = {"r": {"0": draft.end}}
-    return Seal(step.epoch, step.seal, step.previous, ends, receipts, (), {}, {}, {}, 0.0)
