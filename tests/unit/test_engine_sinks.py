@@ -327,7 +327,7 @@ def test_tokens_move_over_epochs_that_were_empty_for_a_sink(bench: Bench) -> Non
         pass
     assert bench.token("b") is None
     bench.clock.advance(11)
-    run._pump()
+    run.pump()
     assert bench.token("b") == bench.token("a")
     bench.feed(1)
     run.step()

@@ -66,7 +66,7 @@ class InlineRun:
         """Open sources and sinks; deliver what earlier instances sealed."""
         self._ingest.open()
         self.conductor.begin()
-        self._pump()
+        self.pump()
 
     def step(self) -> bool:
         """One epoch: read, compute, seal, deliver as far as the sinks go along. False when there is no input."""
@@ -76,7 +76,7 @@ class InlineRun:
             return False
         result = self._opened.pipeline.compute(epoch)
         self.conductor.offer(Draft(result, new_seal_id(), self._pacer.freeze_if_due(result)))
-        self._pump()
+        self.pump()
         return True
 
     def close_windows(self) -> None:
@@ -84,7 +84,15 @@ class InlineRun:
         self._wait_for_offer()
         result = self._opened.pipeline.compute(self._ingest.closing())
         self.conductor.offer(Draft(result, new_seal_id()))
-        self._pump()
+        self.pump()
+
+    def pump(self) -> None:
+        """Do what is due now, without new input."""
+        while self.conductor.pump(0.0):
+            if self.conductor.halted is not None:
+                raise self.conductor.halted
+        if self.conductor.halted is not None:
+            raise self.conductor.halted
 
     def drain(self) -> None:
         """Deliver and settle everything that was sealed, then close."""
@@ -94,6 +102,11 @@ class InlineRun:
         """Deliver what the sinks take right now, settle that, then close."""
         self._end(StopAsked())
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What opening had to say."""
+        return self._opened.notes
+
     def abandon(self) -> None:
         """As after a kill: let go of the lock, write nothing more."""
         self._opened.journal.close()
@@ -101,7 +114,7 @@ class InlineRun:
     def _end(self, event: DrainAsked | StopAsked) -> None:
         self.conductor.ask(event)
         for _ in range(MOST_IDLE_TURNS):
-            self._pump()
+            self.pump()
             if self.conductor.drained is not None:
                 self._ingest.close()
                 self.conductor.close()
@@ -114,15 +127,8 @@ class InlineRun:
 
     def _wait_for_offer(self) -> None:
         for _ in range(MOST_IDLE_TURNS):
-            self._pump()
+            self.pump()
             if self.conductor.core.can_offer:
                 return
             self.clock.advance(1.0)
         raise OnefoldError("The flow takes no more epochs.", found=self.conductor.waiting_sinks)
-
-    def _pump(self) -> None:
-        while self.conductor.pump(0.0):
-            if self.conductor.halted is not None:
-                raise self.conductor.halted
-        if self.conductor.halted is not None:
-            raise self.conductor.halted

@@ -21,8 +21,10 @@ class SnapshotPacer:
         self._tables = opened.pipeline.tables
         self._store = opened.snapshots
         self._every_bytes = opened.plan.settings.snapshot_every_bytes
-        self._bytes = 0
-        self._epochs = 0
+        newest = max(opened.snapshots.epochs(), default=0)
+        since = [seal for _, seal in opened.history.seals if seal.deltas and seal.epoch > newest]
+        self._bytes = sum(delta.detail["size"] for seal in since for delta in seal.deltas)
+        self._epochs = len(since)
 
     def freeze_if_due(self, result: EpochResult) -> Mapping[str, Any]:
         """The frozen tables, or nothing. On the computing thread, before the next epoch touches the state."""
