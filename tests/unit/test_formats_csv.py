@@ -102,3 +102,10 @@ def test_formats_are_found_by_name() -> None:
         format_named("jsn")
     with pytest.raises(BuildError, match="does not take"):
         format_named("json", delimiter=",")
+
+
+def test_large_binary_values_are_decoded_as_binary_ones_are() -> None:
+    lines = [GOOD, b"2,b,0.10,2024-01-02T00:00:00"]
+    large = Csv().decode(pa.array(lines, pa.large_binary()), SCHEMA, is_lenient=False)
+    assert large.rows.to_pylist() == decode(lines).rows.to_pylist()
+    assert len(large.misfits) == 0

@@ -112,7 +112,8 @@ class Csv:
         together = lines.combine_chunks()
         offsets = pa.array([0, len(together)], pa.int64() if pa.types.is_large_string(lines.type) else pa.int32())
         make = pa.LargeListArray if pa.types.is_large_string(lines.type) else pa.ListArray
-        content = pc.binary_join(make.from_arrays(offsets, together), "\n")[0].as_buffer().to_pybytes()
+        joined = pc.binary_join(make.from_arrays(offsets, together), pa.scalar("\n", together.type))
+        content = joined[0].as_buffer().to_pybytes()
         special = [self.quote, "\r", *([self.escape] if self.escape else [])]
         if any(mark.encode() in content for mark in special) or content.count(b"\n") != len(lines) - 1:
             return None
