@@ -57,8 +57,8 @@ class JsonLines:
         return "json"
 
     def split(self, buffer: pa.Buffer, *, is_final: bool, max_record_bytes: int = MAX_RECORD_BYTES) -> Records:
-        """The whole lines of a buffer, see `split_records`."""
-        return split_records(buffer, is_final=is_final, max_record_bytes=max_record_bytes)
+        """The whole lines of a buffer with their ends, see `split_records`."""
+        return split_records(buffer, is_final=is_final, max_record_bytes=max_record_bytes, keep_ends=True)
 
     def decode(self, payload: pa.Array | pa.ChunkedArray, schema: pa.Schema, *, is_lenient: bool) -> Decoded:
         """Decode each value. Rows that hold no object are "malformed", values that do not fit "misfit".

@@ -20,6 +20,7 @@ CUT_MARK = b"\xff[onefold: cut, the record is too long]"
 """The end of a value that is no whole record. It is not UTF-8, so no text format takes it for one."""
 
 _SHOWN_BYTES = 4096
+_SEARCH_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,11 @@ def split_records(
     is_final: bool,
     quoting: Quoting | None = None,
     max_record_bytes: int = MAX_RECORD_BYTES,
+    keep_ends: bool = False,
 ) -> Records:
     """The whole records in the buffer, which begins where a record begins.
+
+    keep_ends: records may come with their line ends: for formats to which white space means nothing, without a copy.
 
     A record ends with LF or CR LF. What follows the last line end is a record only when is_final; otherwise it is not
     consumed, and comes first in the next buffer. An empty line is an empty record; a header line is a record like any
@@ -70,14 +74,15 @@ def split_records(
     elif len(starts) > len(ends):
         starts = starts[:-1]
     consumed = int(ends[-1]) + 1 if len(ends) else 0
-    return Records(_values(arrow, octets, starts, ends), starts, min(consumed, len(octets)))
+    values = _with_ends(arrow, octets, starts, ends) if keep_ends else _values(arrow, octets, starts, ends)
+    return Records(values, starts, min(consumed, len(octets)))
 
 
 _LF, _CR = 10, 13
 
 
 def _line_ends(octets: npt.NDArray[np.uint8], bytes_of: memoryview, quoting: Quoting | None) -> npt.NDArray[np.int64]:
-    ends: npt.NDArray[np.int64] = np.flatnonzero(octets == _LF)
+    ends = _places_of(_LF, octets)
     if quoting is None:
         return ends
     quotes = np.flatnonzero(octets == quoting.quote[0])
@@ -87,6 +92,15 @@ def _line_ends(octets: npt.NDArray[np.uint8], bytes_of: memoryview, quoting: Quo
         is_outside: npt.NDArray[np.bool_] = np.searchsorted(quotes, ends) % 2 == 0
         return np.asarray(ends[is_outside], np.int64)
     return _walked_ends(bytes(bytes_of), quoting)
+
+
+def _places_of(byte: int, octets: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """In pieces that stay in the cache: fresh memory of the buffer's size would cost more than the search."""
+    found = [
+        np.flatnonzero(octets[start : start + _SEARCH_BYTES] == byte) + start
+        for start in range(0, len(octets), _SEARCH_BYTES)
+    ]
+    return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
 def _is_regular(octets: npt.NDArray[np.uint8], quotes: npt.NDArray[np.int64], quoting: Quoting) -> bool:
@@ -123,6 +137,15 @@ def _walked_ends(content: bytes, quoting: Quoting) -> npt.NDArray[np.int64]:
             ends.append(place)
         place += 1
     return np.asarray(ends, np.int64)
+
+
+def _with_ends(
+    arrow: pa.Buffer, octets: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
+) -> pa.LargeBinaryArray:
+    if not len(ends):
+        return pa.array([], pa.large_binary())
+    offsets = np.append(starts, min(int(ends[-1]) + 1, len(octets)))
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(ends), [None, pa.py_buffer(offsets), arrow])
 
 
 def _values(

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from onefold.formats.casts import fit
 
+from onefold.formats.casts import fit
 from onefold.operators.event_time import LateGate, Verdict, micros_of
 from onefold.plan import ReadNode
 from onefold.protocols import Decoded
@@ -138,6 +138,7 @@ class Reader:
 def _raw(batch: pa.Table) -> pa.Array | pa.ChunkedArray:
     """The bytes as they came, or the typed row as JSON."""
     if "_value" in batch.column_names:
-        return batch.column("_value").cast(pa.binary())
+        values = batch.column("_value").to_pylist()  # dead letters only: few, or bounded by max_dead
+        return pa.array([None if value is None else value.rstrip(b"\r\n") for value in values], pa.binary())
     rows: list[Mapping[str, object]] = batch.to_pylist()
     return pa.array([json.dumps(row, default=str).encode() for row in rows], pa.binary())

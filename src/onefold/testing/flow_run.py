@@ -79,10 +79,8 @@ class FlowRun:
             endpoint.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def feed(
-        self, read: str, rows: Iterable[Mapping[str, Any] | bytes | str], *, partition: str = "0"
-    ) -> None:
-        """Add input. Dicts become JSON for a read with a format, typed rows otherwise; bytes and text go as they are."""
+    def feed(self, read: str, rows: Iterable[Mapping[str, Any] | bytes | str], *, partition: str = "0") -> None:
+        """Add input. Dicts become JSON for a read with a format, else typed rows; bytes and text go as they are."""
         endpoint = self._named(self._inputs, read, "read")
         node = cast("ReadNode", self._plan.node(read))
         if node.format is not None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from onefold.connectors.files.blocks import BlockPool
 from onefold.connectors.files.bytesin import TAIL_BYTES, open_bytes
 from onefold.errors import SourceError
 from onefold.formats.lines import MAX_RECORD_BYTES, split_records
@@ -23,6 +24,10 @@ __all__ = ["Cut", "LineOptions", "Records", "lines_of", "rows_of_parquet"]
 
 BLOCK_BYTES = 16 << 20
 """Read at a time. Together with a record that is not whole yet, the most that a source holds."""
+
+_POOLED_BYTES = BLOCK_BYTES + (1 << 20)
+_SMALL_BYTES = 1 << 20
+_pool = BlockPool(_POOLED_BYTES)
 
 _PARQUET_ROWS = 65_536
 
@@ -112,6 +117,7 @@ class _Lines:
         self._block: pa.Buffer = pa.py_buffer(b"")
         self._values: pa.Array = pa.array([], pa.large_binary())
         self._starts: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self._ends = self._starts  # where each record's bytes end, its line end included
         self._next = 0
         self._end = at  # offset after the block's last whole record
         self._is_at_end = False
@@ -121,7 +127,7 @@ class _Lines:
             return None
         first = self._next
         if first < len(self._starts):
-            fitting = int(np.searchsorted(self._starts, self._starts[first] + size_bytes, "right")) - 1
+            fitting = int(np.searchsorted(self._ends, self._starts[first] + size_bytes, "right"))
             stopping = len(self._starts) if stop is None else int(np.searchsorted(self._starts, stop, "left"))
             self._next = min(max(fitting, first + 1), first + rows, stopping)
             if self._next == first:
@@ -152,33 +158,39 @@ class _Lines:
         """Read a block after what is not whole yet, and cut it. False when that gives nothing new."""
         rest = bytes(memoryview(self._block)[self._end - self._base :])
         read_to = self._end + len(rest)
-        fresh = self._read(read_to, stop)
-        if not fresh.size and not rest:
+        block = self._read(rest, read_to, stop)
+        if not block.size:
             return False
-        is_final = read_to + fresh.size == stop if stop is not None else False
+        is_final = self._end + block.size == stop if stop is not None else False
         is_final = is_final or (self._is_at_end and is_finished())
-        if not fresh.size and not is_final:
+        if block.size == len(rest) and not is_final:
             return False
         self._before = self._tail(self._end)
-        self._block = pa.py_buffer(b"".join([rest, fresh])) if rest else fresh
+        self._block = block
         self._base = self._end
         found = self._options.split(self._block, is_final=is_final, max_record_bytes=self._options.max_record_bytes)
         self._values, self._starts, self._next = found.values, found.starts + self._base, 0
         self._end = self._base + found.consumed
+        self._ends = np.append(self._starts[1:], self._end)
         if self._has_header and len(self._starts):
             if self._options.check_header is not None:
                 self._options.check_header(self._values[0].as_py(), str(self._path))
             self._next, self._has_header = 1, False
         return bool(len(self._starts))
 
-    def _read(self, read_to: int, stop: int | None) -> pa.Buffer:
+    def _read(self, rest: bytes, read_to: int, stop: int | None) -> pa.Buffer:
+        """The rest of the last block and what follows it in the file."""
         waiting = self._stream.waiting(read_to)
         room = BLOCK_BYTES if waiting is None else min(BLOCK_BYTES, max(waiting, 0))
         room = room if stop is None else min(room, max(stop - read_to, 0))
-        block = pa.allocate_buffer(room)
-        count = self._stream.read_into(memoryview(block).cast("B")) if room else 0
+        size = len(rest) + room
+        is_pooled = _SMALL_BYTES < size <= _POOLED_BYTES
+        block = _pool.take() if is_pooled else pa.allocate_buffer(size)
+        octets = memoryview(block).cast("B")
+        octets[: len(rest)] = rest
+        count = self._stream.read_into(octets[len(rest) : size]) if room else 0
         self._is_at_end = count < room or (waiting is not None and count == waiting)
-        return block.slice(0, count)
+        return block.slice(0, len(rest) + count)
 
     def _tail(self, at: int) -> bytes:
         """The last bytes before an offset of the block."""
