@@ -122,12 +122,10 @@ class Cursor:
     def _enter(self) -> bool:
         """Open the segment that we are at, admitting a file for it if need be. False when there is none."""
         while True:
-            if self.place.file < len(self._admissions):
-                if self._reopen():
-                    return True
-            elif not self._admit():
+            is_known = self.place.file < len(self._admissions)
+            if not is_known and not self._admit():
                 return False
-            elif self._reopen():
+            if self._reopen(is_known=is_known):
                 return True
 
     def _admit(self) -> bool:
@@ -144,7 +142,7 @@ class Cursor:
         self._admissions.add(Segment(self.place.file, seen.path, start, self.place.left, head.size_bytes, head.digest))
         return True
 
-    def _reopen(self) -> bool:
+    def _reopen(self, *, is_known: bool) -> bool:
         """Open the segment here. False when its file was wholly read, and is gone or another one now."""
         segment, place = self._segment, self.place
         self._candidates.hold(segment.path)
@@ -152,7 +150,7 @@ class Cursor:
         seen = self._seen(segment)
         if seen is None:
             return self._refuse("vanished", at)
-        if not is_same_file(self._path(segment), segment):
+        if is_known and not is_same_file(self._path(segment), segment):
             return self._refuse("was replaced", at)
         if self._kind.may_grow(segment.path) and seen.size < at:
             return self._refuse(f"shrank to {seen.size} bytes", at)

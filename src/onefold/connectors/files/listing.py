@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import re
+import stat as stat_module
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -74,7 +76,7 @@ class Pattern:
     text: str
     completeness: Completeness
 
-    @property
+    @functools.cached_property
     def base(self) -> Path:
         """The longest leading folder without wildcards; paths are kept relative to it."""
         path = Path(self.text)
@@ -94,7 +96,7 @@ class Pattern:
                 stat = (base / name).stat()
             except FileNotFoundError:  # gone since it was listed: never admitted, so nothing is lost
                 continue
-            if not os.path.isdir(base / name) and self._may_be_read(base / name):  # noqa: PTH112
+            if stat_module.S_ISREG(stat.st_mode) and self._may_be_read(base / name):
                 found.append(Seen(name, stat.st_size, stat.st_mtime, stat.st_ino))
         return sorted(found, key=lambda file: file.path)
 

@@ -33,6 +33,9 @@ __all__ = ["SqliteSink", "quoted"]
 BUSY_SECONDS = 5.0
 """How long a delivery waits for another writer before the sink counts as unavailable."""
 
+CACHE_BYTES = 64 << 20
+"""Pages of the file that a delivery keeps: keys of an upsert lie all over its index."""
+
 _TOKENS = '"_onefold_tokens"'
 _CREATE_TOKENS = f"""
     CREATE TABLE IF NOT EXISTS {_TOKENS} (
@@ -146,6 +149,7 @@ class SqliteSink(SpooledSink):
         with contextlib.closing(connection):
             with self._nothing_written():
                 connection.execute("PRAGMA synchronous = EXTRA")
+                connection.execute(f"PRAGMA cache_size = -{CACHE_BYTES >> 10}")
             yield connection
 
     @contextlib.contextmanager
