@@ -46,14 +46,14 @@ def durable_step(name: str) -> Iterator[None]:
     Raises whatever the block raises; an OSError becomes DiskFull or DiskFailed.
     If killed inside: the step happened wholly or not at all as far as the wrapped operation promises it.
     """
-    if observer is not None:
-        observer(name, "before")
     try:
+        if observer is not None:
+            observer(name, "before")
         yield
+        if observer is not None:
+            observer(name, "after")
     except OSError as error:
         raise _translate(name, error) from error
-    if observer is not None:
-        observer(name, "after")
 
 
 def sync_file(descriptor: int) -> None:
@@ -77,8 +77,9 @@ def make_folder(folder: Path) -> None:
     """Create the folder and its missing parents durably; an existing one is fine."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     for path in reversed(missing):
-        path.mkdir(exist_ok=True)
-        sync_folder(path.parent)
+        with durable_step("folder.make"):
+            path.mkdir(exist_ok=True)
+            sync_folder(path.parent)
 
 
 def write_synced(path: Path, chunks: Iterable[bytes | memoryview], *, step: str) -> int:
@@ -136,4 +137,12 @@ def _translate(step: str, error: OSError) -> Exception:
     where = str(error.filename or step)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(where=where, step=step)
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return DiskFailed(
+            "The folder cannot be written to.",
+            where=where,
+            step=step,
+            found=os.strerror(error.errno),
+            next_step="Give this user the right to write there, or choose another folder with --state.",
+        )
     return DiskFailed(where=where, step=step, found=os.strerror(error.errno) if error.errno else str(error))

@@ -29,6 +29,8 @@ __all__ = ["JOURNAL_FILE", "LOCK_FILE", "SqliteJournal", "locked_folder"]
 JOURNAL_FILE = "journal.sqlite"
 LOCK_FILE = "lock"
 FORMAT_VERSION = 1
+_CORRUPT = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_SCHEMA", "SQLITE_FORMAT", "SQLITE_TOOBIG")
+_CORRUPT_TEXTS = ("no such table", "no such column", "malformed", "could not decode", "Could not decode")
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -65,14 +67,22 @@ class SqliteJournal:
 
     def _prepare(self, new_id: str) -> None:
         is_new = self._con.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-        self._con.execute("PRAGMA journal_mode=WAL")
+        mode = self._con.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        if mode != "wal":
+            raise DiskFailed(
+                "This file system cannot hold a journal.",
+                where=str(self.path),
+                found=f"journal_mode {mode}",
+                expected="SQLite's write-ahead log, which needs a local file system",
+                next_step="Choose a folder on a local disk with --state.",
+            )
         self._con.execute("PRAGMA synchronous=FULL")
         if os.uname().sysname == "Darwin":
             self._con.execute("PRAGMA fullfsync=1")
         if is_new:
             with durable_step("journal.create"):
                 self._con.executescript("BEGIN IMMEDIATE;" + _TABLES)
-                about = {"format": str(FORMAT_VERSION), "id": new_id}
+                about = {"format": str(FORMAT_VERSION), "id": new_id, "checksum": _digest(new_id.encode())}
                 self._con.executemany("INSERT INTO about VALUES (?, ?)", about.items())
                 self._con.execute("COMMIT")
                 sync_folder(self.folder)
@@ -84,7 +94,9 @@ class SqliteJournal:
                 found=about.get("format"),
                 expected=FORMAT_VERSION,
             )
-        self.id = about["id"]
+        self.id = about.get("id", "")
+        if about.get("checksum") != _digest(self.id.encode()):
+            raise FileCorrupt(file=self.path, found="another id than was written")
 
     def append(self, number: RecordNumber, record: JournalRecord) -> None:
         """See Journal. The number must be the last one plus one and free, or this process has been fenced."""
@@ -128,7 +140,7 @@ class SqliteJournal:
         for name, body, checksum in self._con.execute(
             "SELECT name, body, checksum FROM attachment WHERE number = ?", (number,)
         ):
-            if _digest(body) != checksum:
+            if not isinstance(body, bytes) or _digest(body) != checksum:
                 raise FileCorrupt(file=self.path, record=number, attachment=name, found="another checksum")
             found[name] = body
         return found
@@ -175,7 +187,7 @@ class SqliteJournal:
         name = getattr(error, "sqlite_errorname", "") or ""
         if name.startswith("SQLITE_FULL"):
             return DiskFull(where=str(self.path))
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_SCHEMA")) or "no such table" in str(error):
+        if name.startswith(_CORRUPT) or any(text in str(error) for text in _CORRUPT_TEXTS):
             return FileCorrupt(file=self.path, found=str(error), expected="an intact SQLite journal")
         return DiskFailed(where=str(self.path), found=f"{name} {error}")
 
@@ -191,10 +203,11 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def _take_lock(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    with durable_step("journal.lock"):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         holder = os.read(descriptor, 4096).decode("utf-8", "replace").strip()
         os.close(descriptor)
         raise JournalLocked(file=path, found=f"process {holder or 'unknown'}", expected="no other process") from error

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
-from onefold.disk import make_folder, remove, sync_folder, write_synced
+from onefold.disk import durable_step, make_folder, remove, sync_folder, write_synced
 from onefold.errors import FileCorrupt
 
 __all__ = ["INLINE_BYTES", "FolderSpool", "from_ipc", "to_ipc"]
@@ -60,7 +60,8 @@ class FolderSpool:
         path = self.folder / detail["file"]
         remove(path, step="spool.clear")  # a dead incarnation's leftover of the same name
         write_synced(path, [memoryview(body)], step="spool.write")
-        sync_folder(self.folder)
+        with durable_step("spool.name"):
+            sync_folder(self.folder)
         return detail, None
 
     def get(self, detail: Mapping[str, Any], inline: bytes | None) -> pa.Table:
@@ -69,8 +70,10 @@ class FolderSpool:
         if inline is None:
             try:
                 body: bytes | pa.Buffer = pa.py_buffer(path.read_bytes())
-            except FileNotFoundError:
+            except (FileNotFoundError, IsADirectoryError):
                 raise FileCorrupt(file=path, found="no such file", expected=f"{detail['size']} bytes") from None
+            except OSError as error:
+                raise FileCorrupt(file=path, found=str(error), expected=f"{detail['size']} bytes") from error
         else:
             body = inline
         if xxhash.xxh3_128_hexdigest(body) != detail["checksum"]:

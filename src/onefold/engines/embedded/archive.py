@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from onefold.errors import check
+from onefold.errors import FileCorrupt, check
 from onefold.plan import Settings
 from onefold.protocols import Journal, Spool
 from onefold.records import PAYLOAD, STATE, Seal
@@ -77,7 +77,10 @@ class Archive:
             if sink in kept.seal.receipts:
                 _, record = next(iter(self._journal.read(kept.number)))
                 found += Seal.of(record).receipts[sink]
-        check(all(_is_whole(receipt) for receipt in found), "INV-8: a missing payload is not an empty one", sink=sink)
+        if not all(_is_whole(receipt) for receipt in found):
+            raise FileCorrupt(
+                "The journal lacks rows that it sealed.", sink=sink, found=f"no payload in epochs {first} to {last}"
+            )
         return found
 
     def delivered(self, through: EpochNumber) -> None:

@@ -170,6 +170,10 @@ def read_history(journal: Journal, journal_id: str) -> History:
                 history.attempts.pop(sink, None)
                 history.latest.pop(f"attempt {sink}", None)
                 history.latest[f"outcome {sink}"] = number
+    if history.last and history.start is None:
+        raise FileCorrupt(
+            "The journal lacks its start record.", found=f"records through {history.last}", journal=journal_id
+        )
     return history
 
 
