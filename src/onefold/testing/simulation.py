@@ -283,11 +283,11 @@ class _Schedule:
         if self.profile.restores_sinks and self.around.guarantees[sink.name] is Guarantee.EXACTLY_ONCE:
             self._turn_back_sink(sink)
         if self.profile.restores_journal:
-            if self.chance() < 0.5:
+            if self.chance() < 0.5 or not self.backup.records:
                 self.backup = self.journals[0].copy("backup")
             else:
                 self._restore_journal()
-        if self.profile.copies_journal and len(self.journals) < 2:
+        if self.profile.copies_journal and len(self.journals) < 2 and self.journals[place].records:
             self.note("the journal is copied")
             self.journals.append(self.journals[place].copy("elsewhere"))
             self.running.append(None)

@@ -382,5 +382,8 @@ class Instance:
         sink = self.around.sinks[step.sink]
         seal = step.handle.seal if step.handle else self._draft.seal if self._draft else ""
         sink.handles.pop(seal, None)
+        is_ours = self.journal.place == "home" and step.handle is not None
+        if seal in self.around.judge.sealed and not is_ours:
+            raise PromiseBroken(f"{self.name}: {step} takes rows away that are sealed")
         if step.handle:
             self._tell(step.sink, HandleAborted(step.sink))
