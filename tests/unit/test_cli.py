@@ -11,9 +11,11 @@ from typing import Any
 import duckdb
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from onefold.cli.exits import MEANINGS, Exit, exit_of
 from onefold.cli.group import VERBS, main
+from onefold.cli.logs import logs_to
 from onefold.errors import GuaranteeRefused, InvariantBroken, JournalLocked, SinkForked, SourceUnavailable
 from onefold.journal import locked_folder
 from onefold.settings import forget_env_files
@@ -188,13 +190,10 @@ def test_closing_needs_an_end(onefold: Onefold, flow: Path) -> None:
     assert onefold("run", flow, "--close").exit_code == Exit.USAGE
 
 
-def test_logs_carry_flow_sink_and_epoch(onefold: Onefold, flow: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from rich.console import Console
-
-    from onefold.cli.logs import configure_logging
-
-    configure_logging(Console(stderr=True, soft_wrap=True), "shop", as_json=True, is_verbose=False)
-    logging.getLogger("onefold").warning("slow", extra={"sink": "payments", "epoch": 7})
+def test_logs_carry_flow_sink_and_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    with logs_to(Console(stderr=True, soft_wrap=True), "shop", as_json=True, is_verbose=False):
+        logging.getLogger("onefold").warning("slow", extra={"sink": "payments", "epoch": 7})
+    logging.getLogger("onefold").warning("said to nobody")
     told = json.loads(capsys.readouterr().err)
     assert {key: told[key] for key in ("level", "flow", "sink", "epoch", "message")} == {
         "level": "warning", "flow": "shop", "sink": "payments", "epoch": 7, "message": "slow",
@@ -341,3 +340,13 @@ def test_init_overwrites_nothing(onefold: Onefold, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
     assert onefold("init", tmp_path).exit_code == Exit.USAGE
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_the_name_of_its_file_can_be_kept_with_a_row(onefold: Onefold, flow: Path) -> None:
+    text = flow.read_text().replace(
+        '"amount": "DECIMAL(18,2)"}', '"amount": "DECIMAL(18,2)"}, meta=["_file", "_offset"]'
+    )
+    flow.write_text(text)
+    assert onefold("run", flow, "--once").exit_code == 0
+    with duckdb.connect(str(flow.parent / "out.duckdb"), read_only=True) as connection:
+        assert connection.execute("SELECT DISTINCT _file FROM payments").fetchall() == [("a.jsonl",)]

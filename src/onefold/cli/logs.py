@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["configure_logging"]
+__all__ = ["logs_to"]
 
 FIELDS = ("flow", "sink", "epoch")
 _STYLES = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
 
 
-def configure_logging(console: Console, flow: str, *, as_json: bool, is_verbose: bool) -> None:
-    """Show warnings and worse (everything, if verbose) of the flow on the console."""
+@contextlib.contextmanager
+def logs_to(console: Console, flow: str, *, as_json: bool, is_verbose: bool) -> Iterator[None]:
+    """Meanwhile, show warnings and worse (everything, if verbose) on the console."""
     logger = logging.getLogger("onefold")
-    for former in [one for one in logger.handlers if isinstance(one, Lines)]:
-        logger.removeHandler(former)
-    logger.addHandler(Lines(console, flow, as_json=as_json))
+    lines, level = Lines(console, flow, as_json=as_json), logger.level
+    logger.addHandler(lines)
     logger.setLevel(logging.DEBUG if is_verbose else logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.removeHandler(lines)
+        logger.setLevel(level)
 
 
 class Lines(logging.Handler):

@@ -10,7 +10,7 @@ from rich.text import Text
 from onefold.cli.command import Chosen, Verb, errors_to, is_verbose, print_json, report, results_to, takes_flow
 from onefold.cli.exits import Exit
 from onefold.cli.live import ProgressLine, counted
-from onefold.cli.logs import configure_logging
+from onefold.cli.logs import logs_to
 from onefold.cli.stopping import StopSignals
 from onefold.engines.embedded.runner import Run, Summary
 
@@ -35,8 +35,8 @@ def command(chosen: Chosen, *, once: bool, is_closing: bool, every: float) -> No
     if is_closing and not once:
         raise click.UsageError("--close needs --once: windows are closed when the input has ended.")
     console = errors_to()
-    configure_logging(console, chosen.plan.flow, as_json=chosen.as_json, is_verbose=is_verbose())
-    with StopSignals() as signals:
+    logs = logs_to(console, chosen.plan.flow, as_json=chosen.as_json, is_verbose=is_verbose())
+    with logs, StopSignals() as signals:
         run = Run(chosen.plan, chosen.folder, until="drained" if once else None, close=is_closing)
         line = ProgressLine(console, chosen.plan.flow, every_seconds=every, as_json=chosen.as_json)
         with line, run:

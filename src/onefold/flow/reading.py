@@ -91,7 +91,12 @@ def _meta_fields(source: Source, meta: Sequence[str], label: str) -> list[pa.Fie
     offered = source.promise.meta
     for name in [meta] if isinstance(meta, str) else meta:
         columns.existing(name, offered, f"meta of {label}")
-    return [offered.field(name) for name in ([meta] if isinstance(meta, str) else meta)]
+    return [_plain(offered.field(name)) for name in ([meta] if isinstance(meta, str) else meta)]
+
+
+def _plain(column: pa.Field) -> pa.Field:
+    """A source may repeat a file's name as a dictionary; rows of the flow hold the name itself."""
+    return column.with_type(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def _times(options: ReadOptions, declared: pa.Schema) -> tuple[int | None, int | None]:
