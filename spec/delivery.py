@@ -228,13 +228,9 @@ def _range_moves(setting: Setting, world: World, p: int, sink: int, view: View) 
                 yield ("attempt", p, sink, cursor + 1, upto), record_attempt(setting, world, p, sink, upto)
             else:
                 yield from _commit_moves(setting, world, p, sink, upto)
-    elif _may_move_alone(setting, world, p, sink) and cursor < view.head:
-        yield from _commit_moves(setting, world, p, sink, view.head)
-
-
-def _may_move_alone(setting: Setting, world: World, p: int, sink: int) -> bool:
-    is_all_sealed = world.procs[p].position == setting.scenario.events
-    return is_all_sealed and is_exact(setting, sink) and setting.safe.token_only_commits
+    if is_exact(setting, sink) and setting.safe.token_only_commits:
+        for upto in range((first or view.head + 1) - 1, cursor, -1):
+            yield from _commit_moves(setting, world, p, sink, upto)
 
 
 def _commit_moves(setting: Setting, world: World, p: int, sink: int, upto: int) -> Iterator[Move]:

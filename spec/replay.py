@@ -112,7 +112,7 @@ class _Replay:
         """Tables are judged by the search, not here; a request that can never take effect any more is dropped."""
         sinks = tuple(state._replace(table=()) for state in world.sinks)
         net = tuple(r for r in world.net if self._is_exact(r.sink) and self._may_land(world, r))
-        procs = tuple(proc._replace(why="") for proc in world.procs[:-1]) + world.procs[-1:]
+        procs = tuple(proc._replace(why="killed") for proc in world.procs[:-1]) + world.procs[-1:]
         budget = Budget(starts=_UNBOUNDED, delays=_UNBOUNDED)
         return world._replace(
             sinks=sinks, net=net, procs=procs, budget=budget, allowed=(0,) * len(sinks), drained=()
@@ -132,14 +132,28 @@ class _Replay:
     def _running(self, world: World) -> int:
         _demand(world.procs, "no process has started")
         proc = world.procs[-1]
-        _demand(proc.pc != "fatal", f"the process had to stop: {proc.why}")
+        _demand(not proc.why, f"the process had to stop: {proc.why}")
         return len(world.procs) - 1
+
+    def _stopping(self, before: World, after: World, p: int, sink: int) -> World:
+        """After a fatal answer the process asks for nothing more, but what other sinks were asked may be answered."""
+        why = after.procs[p].why or before.procs[p].why
+        if not why:
+            return after
+        proc = before.procs[p]._replace(why=why)
+        lanes = (*proc.lanes[:sink], Lane("closed", 0, 0, 0), *proc.lanes[sink + 1 :])
+        return journal.put_proc(after, p, proc._replace(lanes=lanes))
 
     def _append(self, world: World, index: int, line: Line) -> list[World]:
         expected = len(world.disks[0].log) + 1
         _demand(line.get("number", expected) == expected, f"the next number is {expected}")
         if line["kind"] == "start":
             return [self._start(world, line)]
+        why = world.procs[-1].why if world.procs else ""
+        if why and world.procs[-1].pc == "run":  # one append may have been under way when another answer was fatal
+            world = journal.put_proc(world, len(world.procs) - 1, world.procs[-1]._replace(why=""))
+            finished = self._append(world, index, line)
+            return [journal.stop_fatally(each, len(each.procs) - 1, why) for each in finished]
         p = self._running(world)
         _demand(world.procs[p].pc == "run", "a start record comes first")
         records = {"seal": self._seal, "settle": self._settle, "attempt": self._attempt, "outcome": self._outcome}
@@ -198,6 +212,7 @@ class _Replay:
     def _attempt(self, world: World, p: int, line: Line) -> list[World]:
         sink, lane = self._lane(world, p, line)
         _demand(lane.state == "open", f"the sink is {lane.state}")
+        world = self._skip_empty(world, p, sink, line)
         self._demand_range(world, p, sink, line)
         return [delivery.record_attempt(self._setting, world, p, sink, line["last"])]
 
@@ -224,7 +239,9 @@ class _Replay:
 
     def _lane(self, world: World, p: int, line: Line) -> tuple[int, Lane]:
         sink = self._sinks[line["sink"]]
-        _demand(world.procs[p].pc in ("run", "abort"), "a start record comes first")
+        proc = world.procs[p]
+        _demand(proc.pc != "fatal", f"the process had to stop: {proc.why}")
+        _demand(proc.pc in ("run", "abort"), "a start record comes first")
         _demand(world.procs[p].members >> sink & 1, "the sink is not part of this version of the flow")
         return sink, world.procs[p].lanes[sink]
 
@@ -240,22 +257,31 @@ class _Replay:
             return [world]  # opened again after a failure: without a token nothing is learnt
         if self._is_exact(sink):
             _demand(self._is_token(world.sinks[sink].token, line["token"]), "the sink cannot hold this token")
-        return [delivery.open_sink(self._setting, world, p, sink)]
+        return [self._stopping(world, delivery.open_sink(self._setting, world, p, sink), p, sink)]
+
+    def _skip_empty(self, world: World, p: int, sink: int, line: Line) -> World:
+        """Without a token, epochs without rows need no delivery: whether a range begins with them means nothing."""
+        view, lane = journal.view_of(world, p), world.procs[p].lanes[sink]
+        before = line["first"] - 1
+        skipped = view.chain[min(lane.cursor, before) : max(lane.cursor, before)]
+        if self._is_exact(sink) or lane.state != "open" or any(seal_of(x).rows >> sink & 1 for x in skipped):
+            return world
+        return delivery.put_lane(world, p, sink, lane._replace(cursor=before))
 
     def _demand_range(self, world: World, p: int, sink: int, line: Line) -> None:
         view, lane = journal.view_of(world, p), world.procs[p].lanes[sink]
         _demand(line["first"] == lane.cursor + 1, f"the sink is at epoch {lane.cursor}")
         _demand(line["first"] <= line["last"] <= view.head, f"only epochs through {view.head} are sealed")
-        if line["last"] < view.head:
-            rows = [seal_of(seal_id).rows >> sink & 1 for seal_id in view.chain[lane.cursor : line["last"]]]
-            _demand(any(rows), "a token moves alone only to the newest epoch")
 
     def _commit(self, world: World, index: int, line: Line) -> list[World]:
-        p = self._running(world)
+        _demand(world.procs, "no process has started")
+        p = len(world.procs) - 1
         sink, lane = self._lane(world, p, line)
         is_tried = self._setting.scenario.guarantees[sink] == "most"
         _demand(lane.state == ("trying" if is_tried else "open"), f"the sink is {lane.state}")
         _demand(not is_tried or line["last"] == lane.upto, f"epochs through {lane.upto} are to be tried")
+        world = self._skip_empty(world, p, sink, line)
+        lane = world.procs[p].lanes[sink]
         self._demand_range(world, p, sink, line)
         new = journal.view_of(world, p).chain[line["last"] - 1]
         if self._is_exact(sink):
@@ -272,14 +298,14 @@ class _Replay:
             return []
         is_refused = after.procs[p].pc == "fatal"
         _demand(is_refused == (line["result"] == "refused"), "the sink's token says otherwise")
-        return [after]
+        return [self._stopping(world, after, p, sink)]
 
     def _commit_prepared(self, world: World, p: int, sink: int, line: Line) -> list[World]:
         new = journal.view_of(world, p).chain[line["last"] - 1]
         label, steps = line["result"], list(together.commit_moves(self._setting, world, p, sink, line["last"]))
         found = [after for step, after in steps if step[-1] == label]
         _demand(found, f"the handle of seal {self._names[new]} says otherwise")
-        return found
+        return [self._stopping(world, after, p, sink) for after in found]
 
     # -------------------------------------------------------------------------------------------- commit="together"
 

@@ -53,7 +53,7 @@ def _deliver_or_begin(setting: Setting, world: World, p: int) -> Iterator[Move]:
         if epoch:
             is_behind = True
             yield from commit_moves(setting, world, p, sink, epoch)
-        elif lane.cursor < view.head and proc.position == setting.scenario.events:
+        elif lane.cursor < view.head:
             after = commit(setting, world, p, sink, view.head, is_answered=True)
             if after is not None:
                 label = ("commit", p, sink, lane.cursor + 1, view.head, lane.token, view.chain[view.head - 1], "ok")
@@ -184,12 +184,11 @@ def take_handle(setting: Setting, state: SinkState, seal_id: int) -> SinkState |
 
 
 def commit_handle(setting: Setting, world: World, p: int, sink: int, seal_id: int) -> World:
-    """Commit a sealed epoch's handle. Another process of this journal may have done it: then the token says so."""
+    """Commit a sealed epoch's handle. Refused when it is gone, even if an earlier request of ours has committed it."""
     state = take_handle(setting, world.sinks[sink], seal_id)
     if state is None:
-        if world.sinks[sink].token == seal_id:
-            return put_lane(world, p, sink, Lane("open", seal_id, epoch_of(seal_id), 0))
-        return stop_fatally(world, p, "handle gone")
+        is_moved = world.sinks[sink].token != world.procs[p].lanes[sink].token
+        return stop_fatally(world, p, "token refused" if is_moved else "handle gone")
     world = put_sink(world, sink, state)
     if not setting.safe.token_in_handle:
         return put_lane(world, p, sink, world.procs[p].lanes[sink]._replace(state="half", upto=epoch_of(seal_id)))
