@@ -17,6 +17,7 @@ costs 32 bytes once, and the reader of the view overlays the list on what is the
 Threads. Every batch and every block of a frozen view is taken under one lock; the GIL is released inside.
 """
 
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
@@ -425,6 +426,7 @@ cdef class KeyIndex:
                 v += 1
 
 
+@cython.no_gc_clear  # the garbage collector must not drop the index, which owns the view, before this is let go of
 cdef class Frozen:
     """All entries of a KeyIndex at the moment of `freeze`. May be read from another thread."""
 
