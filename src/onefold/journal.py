@@ -124,10 +124,13 @@ class SqliteJournal:
             rows = self._con.execute(
                 "SELECT number, kind, header, checksum FROM record WHERE number >= ? ORDER BY number", (start,)
             )
+            first = max(start, self._first_kept())
             previous: int | None = None
             for number, kind, header, checksum in rows:
                 if checksum != _checksum(number, kind, header):
                     raise FileCorrupt(file=self.path, record=number, found="another checksum than was written")
+                if previous is None and number > first:
+                    raise FileCorrupt(file=self.path, found=f"record {number}", expected=f"record {first}")
                 if previous is not None and number != previous + 1:
                     raise FileCorrupt(file=self.path, found=f"record {number}", expected=f"record {previous + 1}")
                 previous = number
@@ -159,18 +162,29 @@ class SqliteJournal:
     def strip(self, before: RecordNumber, *, prefix: str) -> None:
         """See Journal."""
         self._change(
-            "DELETE FROM attachment WHERE number < ? AND substr(name, 1, ?) = ?", (before, len(prefix), prefix)
+            ("DELETE FROM attachment WHERE number < ? AND substr(name, 1, ?) = ?", (before, len(prefix), prefix))
         )
 
     def drop_before(self, number: RecordNumber) -> None:
-        """See Journal."""
-        self._change("DELETE FROM record WHERE number < ?", (number,))
-        self._change("DELETE FROM attachment WHERE number < ?", (number,))
+        """See Journal. The number is written down, so that records which vanish at this end are missed."""
+        first = str(min(number, self.last_number()))
+        self._change(
+            ("INSERT OR REPLACE INTO about VALUES ('first', ?)", (first,)),
+            ("DELETE FROM record WHERE number < ?", (number,)),
+            ("DELETE FROM attachment WHERE number < ?", (number,)),
+        )
 
-    def _change(self, sql: str, values: tuple[Any, ...]) -> None:
+    def _first_kept(self) -> int:
+        found = self._con.execute("SELECT value FROM about WHERE name = 'first'").fetchone()
+        return int(found[0]) if found is not None and str(found[0]).isdecimal() else 1
+
+    def _change(self, *changes: tuple[str, tuple[Any, ...]]) -> None:
         try:
             with durable_step("journal.trim"):
-                self._con.execute(sql, values)
+                self._con.execute("BEGIN IMMEDIATE")
+                for sql, values in changes:
+                    self._con.execute(sql, values)
+                self._con.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._translate(error) from error
 

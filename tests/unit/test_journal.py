@@ -119,6 +119,7 @@ def change(folder: Path, sql: str) -> None:
         ("UPDATE attachment SET body = x'00' WHERE number = 2", "attachment rows/a"),
         ("UPDATE attachment SET body = 'text' WHERE number = 2", "attachment rows/a"),
         ("DELETE FROM record WHERE number = 2", "record 3"),
+        ("DELETE FROM record WHERE number = 1", "record 2"),
         ("UPDATE about SET value = 'f' WHERE name = 'id'", "another id"),
         ("DELETE FROM about WHERE name = 'id'", "another id"),
         ("DROP TABLE record", "no such table"),

@@ -195,6 +195,9 @@ class Conductor:
             draft, self._draft = self._draft, None
             if draft.frozen and not self.opened.snapshots.is_writing:
                 self.opened.snapshots.begin(draft.result.number, draft.seal, draft.frozen)
+            else:  # one was begun since it was frozen
+                for table in draft.frozen.values():
+                    table.close()
         if isinstance(event, SinkOpened):
             self.waiting_sinks.pop(event.sink, None)
         self._carry_out(self.core.on(event))
