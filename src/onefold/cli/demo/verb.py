@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -26,7 +26,6 @@ from onefold.clock import SystemClock
 __all__ = ["command"]
 
 FLOW = "revenue"
-LEAST_CRASHES = 5
 
 
 @dataclass(frozen=True)
@@ -106,14 +105,9 @@ def _demonstrate(folder: Path, console: Console, *, events: int, seed: int, cras
         size = write_events(folder / "events", events, seed)
         note.append(f"{size / 1e6:,.0f} MB of JSON lines")
     _write_flow(folder, events)
-    moments = iter(draws(seed, 11, 4 * crashes + 16))
-    run = CrashingRun(folder, FLOW, events, lambda: float(next(moments)))
-    killed = []
-    for number in range(1, crashes + 1):
-        with _stage(console, f"run {number}", clock) as note:
-            killed.append(run.crash(runs_left=crashes - number + 1))
-            note.append(_of_crash(killed[-1]))
-    with _stage(console, f"run {crashes + 1}", clock) as note:
+    run = CrashingRun(folder, FLOW, events, _moments(seed))
+    killed = _kill(run, console, clock, crashes)
+    with _stage(console, f"run {len(killed) + 1}", clock) as note:
         finish = run.finish()
         note.append(f"drained after {finish.seconds:.1f} s")
     with _stage(console, "counting again with plain DuckDB, from the files alone", clock) as note:
@@ -129,10 +123,25 @@ def _demonstrate(folder: Path, console: Console, *, events: int, seed: int, cras
     )
 
 
+def _moments(seed: int) -> Callable[[], float]:
+    drawn = iter(draws(seed, 11, 1000))
+    return lambda: float(next(drawn))
+
+
+def _kill(run: CrashingRun, console: Console, clock: SystemClock, wanted: int) -> list[Crash]:
+    """Until so many runs were hit at work; one that had nothing left to do does not count."""
+    killed: list[Crash] = []
+    while (left := wanted - sum(crash.is_in_progress for crash in killed)) and len(killed) < 2 * wanted:
+        with _stage(console, f"run {len(killed) + 1}", clock) as note:
+            killed.append(run.crash(runs_left=left))
+            note.append(_of_crash(killed[-1]))
+    return killed
+
+
 def _write_flow(folder: Path, events: int) -> None:
-    """Some eighty epochs, so that there is something to crash between."""
+    """Some forty epochs, so that there is something to crash between."""
     template = resources.files("onefold.cli").joinpath("templates", "demo", f"{FLOW}.py").read_text("utf-8")
-    (folder / f"{FLOW}.py").write_text(template.replace("12_500", f"{max(100, events // 80):_}"), "utf-8")
+    (folder / f"{FLOW}.py").write_text(template.replace("25_000", f"{max(100, events // 40):_}"), "utf-8")
 
 
 def _books(finish: Finish) -> Mapping[str, int]:
@@ -160,6 +169,8 @@ def _stage(console: Console, what: str, clock: SystemClock) -> Iterator[list[Tex
 
 def _of_crash(crash: Crash) -> Text:
     where = f" after {crash.seconds:.2f} s; epoch {crash.epoch} and {crash.sealed:,} events were sealed"
+    if not crash.is_in_progress:
+        where += "; it had nothing left to do, so it does not count"
     return Text.assemble(("SIGKILL", "bold red"), where)
 
 
@@ -179,7 +190,7 @@ def _show(console: Console, verdict: Verdict, kept: Path | None) -> None:
 def _events_table(verdict: Verdict) -> Table:
     table = _table("events")
     for name in verdict.expected:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for label, counts in (("plain DuckDB", verdict.expected), ("onefold's books", verdict.books)):
         cells = [
             Text(f"{counts[name]:,}", "" if counts[name] == verdict.expected[name] else "bold red")
@@ -192,7 +203,7 @@ def _events_table(verdict: Verdict) -> Table:
 def _sinks_table(verdict: Verdict) -> Table:
     table = _table("sinks")
     for name in ("expected", "found", "lost", "duplicated"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for name, found in verdict.sinks.items():
         wrong = [Text(f"{count:,}", "bold red" if count else "bold green") for count in (found.lost, found.duplicated)]
         table.add_row(name, f"{found.expected:,}", f"{found.found:,}", *wrong)
@@ -200,6 +211,6 @@ def _sinks_table(verdict: Verdict) -> Table:
 
 
 def _table(title: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=True)
-    table.add_column(title, header_style="bold", min_width=17, no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=True, collapse_padding=True)
+    table.add_column(title, header_style="bold", min_width=15, no_wrap=True)
     return table

@@ -2,7 +2,7 @@
 
 import onefold as of
 
-flow = of.Flow("revenue", epoch_rows=12_500)
+flow = of.Flow("revenue", epoch_rows=25_000)
 
 payments = flow.read(
     of.files("events/*.jsonl", complete="rename"),
