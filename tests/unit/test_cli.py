@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
+import onefold as of
 from onefold.cli.exits import MEANINGS, Exit, exit_of
 from onefold.cli.group import VERBS, main
 from onefold.cli.logs import logs_to
@@ -334,6 +338,19 @@ def test_init_makes_a_project_that_runs(onefold: Onefold, tmp_path: Path, monkey
     assert summary["totals"]["operators"]["dedup"]["duplicates"] == 2
     with duckdb.connect("revenue.duckdb", read_only=True) as connection:
         assert connection.execute("SELECT sum(payments) FROM revenue_hourly").fetchone() == (58,)
+
+
+def test_the_test_of_a_new_project_passes(onefold: Onefold, tmp_path: Path) -> None:
+    onefold("init", tmp_path / "shop")
+    environment = {**os.environ, "PYTHONPATH": str(Path(of.__file__).resolve().parents[1])}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=tmp_path / "shop", env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+
+
+def test_the_version_is_told(onefold: Onefold) -> None:
+    assert onefold("--version").stdout == f"onefold {of.__version__}\n"
 
 
 def test_init_overwrites_nothing(onefold: Onefold, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import click
 
+from onefold import __version__
+
 __all__ = ["VERBS", "main"]
 
 VERBS: Mapping[str, tuple[str, str]] = {
@@ -45,7 +47,7 @@ class Verbs(click.Group):
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="onefold", message="%(prog)s %(version)s")
+@click.version_option(__version__, message="onefold %(version)s")
 def main() -> None:
     """Exactly-once data pipelines, with the books to prove it.
 
