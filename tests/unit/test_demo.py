@@ -103,7 +103,7 @@ def test_the_judge_compares_a_parquet_data_set_as_well(judge: Judge, tmp_path: P
 def target(judge: Judge, folder: Path, harm: str) -> Path:
     """A table of what the judge expects, harmed."""
     file = folder / "out.duckdb"
-    rows = judge._con.sql("SELECT * FROM payments").to_arrow_table()  # noqa: F841 - named in the SQL
+    rows = judge._con.cursor().sql("SELECT * FROM payments").to_arrow_table()  # noqa: F841 - named in the SQL
     with duckdb.connect(str(file)) as connection:
         connection.execute("CREATE TABLE payments AS SELECT * FROM rows")
         connection.execute(harm)
