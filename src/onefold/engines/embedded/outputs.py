@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from onefold.connectors.sqlite import SqliteFile
+from onefold.connectors.sqlite.sink import SqliteSink
 from onefold.engines.embedded.pipeline import DEAD_LETTERS
 from onefold.operators.reading import DEAD_SCHEMA
 from onefold.plan import Output, Plan
+from onefold.protocols import SinkPromise
 from onefold.types import Guarantee
 
 __all__ = ["DEAD_LETTERS_FILE", "all_outputs"]
@@ -22,10 +25,19 @@ def all_outputs(plan: Plan, folder: Path) -> Mapping[str, Output]:
     dead = Output(
         name=DEAD_LETTERS,
         input="",
-        sink=endpoint.as_sink("append", ()),
+        sink=_BesideJournal(endpoint.path, endpoint.name),
         label=endpoint.label,
         schema=DEAD_SCHEMA,
         mode="append",
         guarantee=Guarantee.EXACTLY_ONCE,
     )
     return {**{output.name: output for output in plan.outputs}, DEAD_LETTERS: dead}
+
+
+class _BesideJournal(SqliteSink):
+    """Belongs to the state folder and moves with it: its identity names no place (INV-12)."""
+
+    @property
+    def promise(self) -> SinkPromise:
+        """As SQLite's, wherever the folder stands."""
+        return replace(super().promise, target="sqlite:beside the journal")
