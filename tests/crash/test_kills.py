@@ -12,7 +12,6 @@ import pytest
 
 from onefold.testing.harness import (
     ForkServer,
-    Subject,
     at_every_step,
     at_random_moments,
     at_two_steps,
@@ -20,27 +19,12 @@ from onefold.testing.harness import (
     run_schedules,
     steps_of,
 )
-from tests.crash import flows, inputs, limits
+from tests.crash.subjects import SUBJECTS
 
 pytestmark = pytest.mark.crash
 
 Count = Callable[[int], int]
 
-REVENUE = Subject(build=flows.revenue, arrive=inputs.arrive, judge=flows.judge_revenue)
-LEDGERS = Subject(build=flows.ledgers, arrive=inputs.arrive, judge=flows.judge_ledgers)
-SPOOLED = Subject(
-    build=flows.ledgers, arrive=inputs.arrive, judge=flows.judge_ledgers, arrange=(limits.nothing_inline,)
-)
-RUNNING = Subject(
-    build=flows.running,
-    arrive=inputs.arrive,
-    judge=flows.judge_running,
-    close=True,
-    arrange=(limits.nothing_inline,),
-)
-TOGETHER = Subject(build=flows.together, arrive=inputs.arrive, judge=flows.judge_together)
-
-SUBJECTS = {"revenue": REVENUE, "ledgers": LEDGERS, "spooled": SPOOLED, "running": RUNNING, "together": TOGETHER}
 ONCE = {"revenue": 50, "ledgers": 20, "spooled": 30, "running": 50, "together": 40}
 TWICE = {"revenue": 15, "spooled": 10, "running": 20, "together": 15}
 CLOCK = {"revenue": 20, "running": 15, "together": 10}

@@ -92,13 +92,12 @@ def at_two_steps(count: int, steps: Sequence[str], *, seed: int, within: int = 2
 
 
 def chosen(steps: Sequence[str], count: int, *, seed: int) -> list[str]:
-    """At most `count` of the steps: of every name and moment the first and the last, then others drawn by seed."""
+    """At most `count` of the steps, drawn by seed: first ends, the first and the last of a name and moment."""
     kinds: dict[str, list[str]] = {}
     for step in steps:
         kinds.setdefault(step.partition("#")[0], []).append(step)
-    ends = [step for same in kinds.values() for step in (same[0], same[-1])]
-    others = sorted(steps, key=lambda step: _pick(1 << 60, seed, step))
-    return list(dict.fromkeys([*ends, *others]))[:count]
+    ends = {step for same in kinds.values() for step in (same[0], same[-1])}
+    return sorted(steps, key=lambda step: (step not in ends, _pick(1 << 60, seed, step)))[:count]
 
 
 def _life(act: Act, step: str) -> Life:

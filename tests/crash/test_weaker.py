@@ -1,0 +1,42 @@
+"""The weaker guarantees: the promised duplicate or loss shows when a process is killed, and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from onefold.testing.harness import ForkServer, at_every_step, chosen, run_schedules, steps_of
+from tests.crash.oracle import Count
+from tests.crash.subjects import AT_LEAST_ONCE, AT_MOST_ONCE, WEAKER_SINKS
+
+pytestmark = pytest.mark.crash
+
+
+def test_at_least_once_repeats_at_most_what_was_under_way_and_loses_nothing(
+    tmp_path: Path, server: ForkServer, schedules: Callable[[int], int], seed: int
+) -> None:
+    steps = chosen(steps_of(AT_LEAST_ONCE, tmp_path / "untouched", server), schedules(36), seed=seed)
+    results = run_schedules(AT_LEAST_ONCE, at_every_step(steps), tmp_path, server)
+    print(results.text())
+    assert not results.failures, results.text()
+    shown = [result for result in results.results if result.judgement and result.judgement.duplicated]
+    assert shown, "a kill between a delivery and the record of it shows"
+    for result in shown:
+        assert isinstance(result.judgement, Count)
+        assert max(most for _, _, most in result.judgement.sinks.values()) == 2, "one kill repeats a delivery once"
+
+
+def test_at_most_once_loses_at_most_what_it_says_and_repeats_nothing(
+    tmp_path: Path, server: ForkServer, schedules: Callable[[int], int], seed: int
+) -> None:
+    steps = chosen(steps_of(AT_MOST_ONCE, tmp_path / "untouched", server), schedules(36), seed=seed)
+    results = run_schedules(AT_MOST_ONCE, at_every_step(steps), tmp_path, server)
+    print(results.text())
+    assert not results.failures, results.text()
+    assert any(result.judgement and result.judgement.lost for result in results.results), "an abandoned attempt shows"
+    for result in results.results:
+        assert isinstance(result.judgement, Count)
+        lost = sum(result.judgement.sinks[sink][0] for sink in WEAKER_SINKS)
+        assert lost <= sum(result.ends[-1]["given_up"].values()), str(result.schedule)
