@@ -59,9 +59,14 @@ def open_sink(setting: Setting, world: World, p: int, sink: int) -> World:
     """Open: read the token, find it on the chain. An earlier request may still be on its way (see the README)."""
     if not is_exact(setting, sink):
         return _open_without_token(setting, world, p, sink)
+    if setting.scenario.fences:
+        world = world._replace(net=tuple(request for request in world.net if request.sink != sink))
     at = locate(setting, world, p, sink)
     if isinstance(at, str):
         return stop_fatally(world, p, at)
+    if setting.scenario.together:
+        proc = world.procs[p]
+        world = put_proc(world, p, proc._replace(opened=proc.opened | 1 << sink))
     return put_lane(world, p, sink, Lane("open", world.sinks[sink].token, at, 0))
 
 

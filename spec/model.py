@@ -94,8 +94,8 @@ class Proc(NamedTuple):
     """A process. Once superseded it may go on at any time with stale memory; killed is: never goes on.
 
     pc: new -> read -> run -> drained | fatal, or abort (together: a prepare failed). log: the journal as remembered.
-    position: where it reads next. hand: together, the open epoch's seal id. ready, listed: sinks that prepared, whose
-    handles were listed. why: the reason of a fatal end.
+    position: where it reads next. hand: together, the open epoch's seal id. ready, opened, listed: sinks that
+    prepared, that were opened once, whose handles were listed. why: the reason of a fatal end.
     """
 
     disk: int
@@ -108,6 +108,7 @@ class Proc(NamedTuple):
     lanes: tuple[Lane, ...] = ()
     hand: int = 0
     ready: int = 0
+    opened: int = 0
     listed: int = 0
     why: str = ""
 
@@ -173,7 +174,8 @@ class Scenario(NamedTuple):
 
     routes: for each way the computation may turn out, by event, a bit set of the sinks that get rows. cut: most events
     in an epoch. guarantees: by sink. late: bit set of sinks added by a later version. zombies: older processes go on.
-    frees: payloads may be freed. locks: together, a prepare holds the token until the decision.
+    frees: payloads may be freed. locks: together, a prepare holds the token until the decision. fences: after a sink was
+    opened, no request made before takes effect there.
     """
 
     name: str
@@ -187,6 +189,7 @@ class Scenario(NamedTuple):
     zombies: bool = True
     frees: bool = True
     locks: bool = True
+    fences: bool = False
 
     @property
     def events(self) -> int:

@@ -366,8 +366,9 @@ class _Replay:
                 continue
             _demand(handle.seal not in view.chain, "that epoch was sealed")
             is_own = proc.pc == "abort" and handle.inc == proc.inc
-            are_open = all(proc.lanes[s].state == "open" for s in journal.members_of(self._setting, proc))
-            _demand(is_own or (handle.inc < proc.inc and are_open), "not every sink is open, or it is not a dead one's")
+            were_opened = all(proc.opened >> s & 1 for s in journal.members_of(self._setting, proc))
+            _demand(is_own or were_opened, "not every sink was opened")
+            _demand(is_own or handle.inc < proc.inc, "its incarnation is not dead")
         return [delivery.put_sink(world, sink, state._replace(handles=tuple(kept)))]
 
 

@@ -44,6 +44,7 @@ class Safeguards:
     abort_dead_only: bool = True  # together: handles of living incarnations are aborted
     abort_unsealed_only: bool = True  # together: handles of dead incarnations are aborted although sealed
     location_before_abort: bool = True  # together: a copied journal aborts handles
+    moves_remembered: bool = True  # together: only the last start record's location is compared, not all of them
     token_in_handle: bool = True  # together: the handle holds the rows only; the token follows
 
 
@@ -51,12 +52,13 @@ class Mutant(NamedTuple):
     """Where the loss of a safeguard shows.
 
     covered_by: safeguards that still hold when this one is gone; only the loss of all of them gives a counter-example.
-    why: how they cover it.
+    why: how they cover it. is_deep: it takes the scenario's larger bounds.
     """
 
     scenario: str
     covered_by: tuple[str, ...] = ()
     why: str = ""
+    is_deep: bool = False
 
 
 MUTANTS: dict[str, Mutant] = {
@@ -101,6 +103,7 @@ MUTANTS: dict[str, Mutant] = {
     "abort_dead_only": Mutant("together"),
     "abort_unsealed_only": Mutant("together"),
     "location_before_abort": Mutant("together-copy"),
+    "moves_remembered": Mutant("together-copy", is_deep=True),
     "token_in_handle": Mutant("together"),
 }  # fmt: skip
 """One for every safeguard; a test searches each."""

@@ -78,7 +78,7 @@ _LARGER: dict[str, dict[str, Any]] = {
     "together": {"budget": Budget(starts=2, delays=1)},
     "together-empty": {"budget": Budget(starts=2, delays=1, failed_prepares=1), "cut": 2},
     "together-lake": {"budget": Budget(starts=2, delays=1)},
-    "together-restore": {"budget": Budget(starts=3, journal_restores=1, delays=1)},
+    "together-restore": {"budget": Budget(starts=2, journal_restores=1, delays=1), "fences": True},
     "together-copy": {"budget": Budget(starts=2, copies=1)},
     "together-fresh": {"budget": Budget(starts=2, fresh=1)},
 }

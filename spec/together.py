@@ -32,9 +32,10 @@ def together_moves(setting: Setting, world: World, p: int) -> Iterator[Move]:
         elif proc.lanes[sink].state == "half":
             yield ("token", p, sink), _move_token(world, p, sink)
     are_open = all(proc.lanes[sink].state == "open" for sink in sinks)
+    were_opened = all(proc.opened >> sink & 1 for sink in sinks)
     unlisted = [sink for sink in sinks if not proc.listed >> sink & 1]
     for sink in unlisted:
-        if are_open or (not setting.safe.tokens_before_abort and proc.lanes[sink].state == "open"):
+        if were_opened or (not setting.safe.tokens_before_abort and proc.opened >> sink & 1):
             yield ("abort orphans", p, sink), abort_orphans(setting, world, p, sink)
     if unlisted or not are_open:
         return
@@ -137,7 +138,10 @@ def _abort_own(setting: Setting, world: World, p: int) -> Iterator[Move]:
 
 
 def abort_orphans(setting: Setting, world: World, p: int, sink: int) -> World:
-    """Abort what dead incarnations prepared and never sealed; a journal that has moved aborts nothing."""
+    """Abort what dead incarnations prepared and never sealed. A journal that has ever moved aborts nothing.
+
+    The last start record alone would not do: the first start after the move, refused, is the last one of the second.
+    """
     proc, safe = world.procs[p], setting.safe
     disk, view, state = world.disks[proc.disk], view_of(world, p), world.sinks[sink]
     orphans = []
@@ -148,7 +152,8 @@ def abort_orphans(setting: Setting, world: World, p: int, sink: int) -> World:
         if is_ours and is_dead and not is_sealed:
             orphans.append(handle)
     places = [place for number, place in view.starts if number < proc.inc]
-    is_moved = bool(places) and places[-1] != disk.place
+    places = places if safe.moves_remembered else places[-1:]
+    is_moved = any(place != disk.place for place in places)
     if orphans and is_moved and safe.location_before_abort:
         return stop_fatally(world, p, "not adopted")
     kept = tuple(h for h in state.handles if h not in orphans)

@@ -41,7 +41,8 @@ def test_every_safeguard_has_a_mutant() -> None:
 
 @pytest.mark.parametrize("name", [name for name in MUTANTS if name not in COVERED])
 def test_without_the_safeguard_there_is_a_counter_example(name: str) -> None:
-    found = search(Setting(scenario(MUTANTS[name].scenario), without(name)))
+    mutant = MUTANTS[name]
+    found = search(Setting(scenario(mutant.scenario, is_deep=mutant.is_deep), without(name)))
     assert found.finding is not None
     assert narrate([*found.finding.schedule, *found.finding.recovery])
 
