@@ -63,7 +63,6 @@ __all__ = ["Conductor", "Draft", "Trace"]
 
 LOG = logging.getLogger("onefold")
 SEALING = "sealing"
-BACKLOG_EVERY_SECONDS = 0.1
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 30.0
 CARRY_EVERY_RECORDS = 1_000
@@ -110,8 +109,6 @@ class Conductor:
         self.halted: BaseException | None = None
         self.stopped_sinks: dict[str, OnefoldError] = {}
         self.waiting_sinks: dict[str, OnefoldError] = {}
-        self.backlog_bytes = 0
-        self._backlog_at = 0.0
         self.totals: Mapping[str, Any] = opened.history.newest.totals if opened.history.newest else {}
         self._workers = workers
         self._clock = clock
@@ -175,7 +172,6 @@ class Conductor:
             except queue.Empty:
                 break
         self._run_timers()
-        self._measure_backlog()
         return True
 
     def close(self) -> None:
@@ -243,12 +239,6 @@ class Conductor:
             LOG.warning("sink %s: %s (try %d)", sink, error.summary, failures)
         self.waiting_sinks[sink] = error
         self._later(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (failures - 1)), RetryDue(sink))
-
-    def _measure_backlog(self) -> None:
-        """For other threads to read: the core itself belongs to this one."""
-        now = self._clock.monotonic()
-        if now - self._backlog_at >= BACKLOG_EVERY_SECONDS:
-            self.backlog_bytes, self._backlog_at = self.core.undelivered_bytes(), now
 
     def _later(self, seconds: float, event: Event) -> None:
         self._timer_count += 1

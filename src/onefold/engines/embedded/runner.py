@@ -126,6 +126,7 @@ class Run:
         self._computed: queue.Queue[Draft | None] = queue.Queue(READ_AHEAD_EPOCHS)
         self._stopping = threading.Event()
         self._must_end = threading.Event()
+        self._is_dropping = False
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
         self._began = self._clock.monotonic()
@@ -137,6 +138,9 @@ class Run:
     # ----------------------------------------------------------------------------------------------------- verbs
 
     def __enter__(self) -> Self:
+        """Start, unless `start` did already."""
+        if self._threads:
+            return self
         for name, target in (("read", self._read), ("compute", self._compute), ("conduct", self._conduct)):
             thread = threading.Thread(target=self._guard, args=(target,), name=f"onefold-{name}", daemon=True)
             self._threads.append(thread)
@@ -175,7 +179,7 @@ class Run:
             epoch=core.chain.head,
             settled=core.settled,
             seconds=self._clock.monotonic() - self._began,
-            undelivered_bytes=self._conductor.backlog_bytes,
+            undelivered_bytes=core.undelivered_bytes(),
             waiting_sinks={name: error.summary for name, error in dict(self._conductor.waiting_sinks).items()},
             is_caught_up=self._is_caught_up,
         )
@@ -202,7 +206,7 @@ class Run:
         settings = self._opened.plan.settings
         try:
             while not (self._stopping.is_set() or self._must_end.is_set()):
-                if self._conductor.backlog_bytes > settings.spool_quota_bytes:
+                if self._conductor.core.undelivered_bytes() > settings.spool_quota_bytes:
                     self._stopping.wait(POLL_SECONDS)
                     continue
                 epoch = self._ingest.next(0.0 if self._until else settings.epoch_seconds)
@@ -233,11 +237,16 @@ class Run:
             conductor.begin()
             waiting: Draft | None = None
             is_ended = False
+            asked: DrainAsked | StopAsked | None = None
             while conductor.drained is None and conductor.halted is None:
                 if waiting is None and not is_ended:
                     waiting, is_ended = self._take_computed()
-                    if is_ended:
-                        conductor.ask(self._end())
+                if is_ended and asked != self._end():  # a drain becomes a stop when that is asked for
+                    asked = self._end()
+                    conductor.ask(asked)
+                if waiting is not None and self._must_drop():
+                    waiting = None
+                    continue
                 if waiting is not None and conductor.core.can_offer:
                     conductor.offer(waiting)
                     waiting = None
@@ -256,6 +265,16 @@ class Run:
         except queue.Empty:
             return None, False
         return draft, draft is None
+
+    def _must_drop(self) -> bool:
+        """When stopping while a sink that commits together with others is down: nothing can be sealed any more.
+
+        What was computed is forgotten, as after a kill; its input is read again.
+        """
+        core = self._conductor.core
+        if self._stopping.is_set() and self._conductor.waiting_sinks and not core.can_offer:
+            self._is_dropping |= self._opened.plan.commit == "together"
+        return self._is_dropping
 
     def _end(self) -> DrainAsked | StopAsked:
         is_drain = self._until == "drained" and not self._stopping.is_set() and self._failure is None

@@ -1,0 +1,185 @@
+"""The engine with its threads: start, stop, drain, progress, bounded spool."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import onefold as of
+from onefold.engines.embedded.runner import Run, run, start
+from onefold.errors import JournalLocked, OnefoldError, UserCodeError
+from tests.unit.engine_bench import Bench, bench_of
+
+SOON = 30.0
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    yield from bench_of(tmp_path)
+
+
+class Watch:
+    """A trace that sets an event when what is waited for has been done."""
+
+    def __init__(self, is_it: Callable[[Mapping[str, Any]], bool]) -> None:
+        self._is_it = is_it
+        self.seen = threading.Event()
+
+    def __call__(self, done: Mapping[str, Any]) -> None:
+        if self._is_it(done):
+            self.seen.set()
+
+    def wait(self) -> None:
+        assert self.seen.wait(SOON)
+
+
+def committed(sink: str, last: int) -> Watch:
+    return Watch(lambda d: d["do"] == "commit" and d["sink"] == sink and d["result"] == "ok" and d["last"] >= last)
+
+
+def test_a_run_until_drained_takes_everything_and_ends(bench: Bench) -> None:
+    bench.feed(50)
+    summary = run(bench.flow("a", "b", epoch_rows=7).plan, bench.folder, until="drained")
+    assert bench.numbers("a") == bench.numbers("b") == list(range(50))
+    assert (summary.events, summary.epochs, summary.is_complete) == (50, 8, True)
+    assert summary.totals["sinks"]["a"]["appended"] == 50
+    again = run(bench.flow("a", "b", epoch_rows=7).plan, bench.folder, until="drained")
+    assert (again.events, again.epochs) == (0, 0)
+
+
+def test_leaving_the_block_stops_cleanly_and_the_next_run_goes_on(bench: Bench) -> None:
+    watch = committed("a", 5)
+    bench.feed(5)
+    with Run(bench.flow("a").plan, bench.folder, trace=watch) as running:
+        watch.wait()
+        progress = running.progress()
+        assert (progress.events, progress.epoch) == (5, 5)
+        assert running.is_running
+    assert not running.is_running
+    assert running.wait().is_complete
+    assert running.progress().settled == 5
+    bench.feed(2)
+    run(bench.flow("a").plan, bench.folder, until="drained")
+    assert bench.numbers("a") == list(range(7))
+
+
+def test_rows_that_come_while_it_runs_are_taken(bench: Bench) -> None:
+    watch, later = committed("a", 1), committed("a", 3)
+
+    def both(done: Mapping[str, Any]) -> None:
+        watch(done)
+        later(done)
+
+    with Run(bench.flow("a", epoch_seconds="10 ms").plan, bench.folder, trace=both):
+        bench.feed(1)
+        watch.wait()
+        bench.feed(2)
+        later.wait()
+    assert bench.numbers("a") == [0, 1, 2]
+
+
+def test_stop_does_not_wait_for_a_sink_that_is_down_and_says_what_is_behind(bench: Bench) -> None:
+    bench.memory("b").set_down(True)
+    bench.feed(3)
+    watch = committed("a", 3)
+    with Run(bench.flow("a", "b").plan, bench.folder, until="drained", trace=watch) as running:
+        watch.wait()
+        assert "down" in running.progress().waiting_sinks["b"]
+        assert running.progress().undelivered_bytes >= 3 * 8
+        running.stop()
+        summary = running.wait(SOON)
+    assert dict(summary.behind) == {"b": 0}
+    assert not summary.is_complete
+    bench.memory("b").set_down(False)
+    assert run(bench.flow("a", "b").plan, bench.folder, until="drained").is_complete
+    assert bench.numbers("b") == [0, 1, 2]
+
+
+def test_a_full_spool_stops_reading_until_the_sink_is_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.memory("b").set_down(True)
+    bench.feed(400)
+    running = Run(bench.flow("a", "b", spool_quota_bytes=20 * 8).plan, bench.folder, until="drained")
+    core = running._conductor.core
+    undelivered = type(core).undelivered_bytes
+    held = threading.Semaphore(0)
+
+    def asked(self: Any) -> int:
+        size = undelivered(self)
+        if size > 20 * 8:
+            held.release()
+        return size
+
+    monkeypatch.setattr(type(core), "undelivered_bytes", asked)
+    with running:
+        for _ in range(3):  # the reading thread has been told three times that the spool is full
+            assert held.acquire(timeout=SOON)
+        assert 20 < running.progress().epoch < 20 + 10
+        bench.memory("b").set_down(False)
+        assert running.wait(SOON * 2).is_complete
+    assert bench.numbers("a") == bench.numbers("b") == list(range(400))
+
+
+def test_what_stops_the_flow_is_raised_by_wait(bench: Bench) -> None:
+    def no(_: Any) -> Any:
+        raise ValueError("no")
+
+    flow = of.Flow("bench")
+    rows = flow.read(bench.memory("in"), schema={"n": "BIGINT"}, name="in")
+    rows.map(no, schema={"n": "BIGINT"}).append(bench.memory("a"), name="a")
+    bench.feed(1)
+    with pytest.raises(UserCodeError, match="ValueError"):
+        run(flow.plan, bench.folder, until="drained")
+    with pytest.raises(UserCodeError), start(flow.plan, bench.folder) as running:
+        running.wait(SOON)
+    with pytest.raises(TimeoutError), start(bench.flow("a").plan, bench.folder.parent / "other") as running:
+        running.wait(0.01)
+
+
+def test_a_second_run_is_refused_while_the_first_goes_on(bench: Bench) -> None:
+    with start(bench.flow("a").plan, bench.folder), pytest.raises(JournalLocked):
+        run(bench.flow("a").plan, bench.folder, until="drained")
+    run(bench.flow("a").plan, bench.folder, until="drained")
+
+
+def test_windows_are_closed_at_the_end_only_when_asked(bench: Bench) -> None:
+    flow = of.Flow("bench")
+    rows = flow.read(
+        bench.memory("in"), schema={"n": "BIGINT", "t": "TIMESTAMP"}, event_time="t", name="in", format="json"
+    )
+    rows.window("1 hour").agg(total="sum(n)").append(bench.memory("a"), name="a")
+    bench.memory("in").feed_bytes(['{"n": 1, "t": "1969-12-31 23:30:00"}', '{"n": 2, "t": "1970-01-01 00:30:00"}'])
+    run(flow.plan, bench.folder, until="drained")
+    assert [int(row["total"]) for row in bench.memory("a").rows()] == [1]
+    run(flow.plan, bench.folder, until="drained", close=True)
+    assert [int(row["total"]) for row in bench.memory("a").rows()] == [1, 2]
+
+
+def test_dead_letters_are_kept_beside_the_journal(bench: Bench) -> None:
+    flow = of.Flow("bench")
+    flow.read(bench.memory("in"), schema={"n": "BIGINT"}, name="in", format="json").append(bench.memory("a"), name="a")
+    bench.memory("in").feed_bytes(['{"n": 1}', "{"])
+    summary = run(flow.plan, bench.folder, until="drained")
+    assert summary.totals["operators"]["in"]["dead"] == 1
+    assert (bench.folder / "dead-letters.sqlite").exists()
+    assert bench.numbers("a") == [1]
+
+
+def test_a_source_that_is_down_ends_the_run_with_its_error(bench: Bench) -> None:
+    bench.memory("in").set_down(True)
+    with pytest.raises(OnefoldError, match="down"):
+        run(bench.flow("a").plan, bench.folder, until="drained")
+
+
+def test_stop_ends_also_when_a_sink_of_a_flow_that_commits_together_is_down(bench: Bench) -> None:
+    bench.memory("b").set_down(True)
+    bench.feed(3)
+    watch = Watch(lambda done: done["do"] == "open" and done["sink"] == "a")
+    with Run(bench.flow("a", "b", commit="together").plan, bench.folder, trace=watch) as running:
+        watch.wait()
+        running.stop()
+        running.wait(SOON)
+    assert bench.numbers("a") == []
