@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from onefold.operators.event_time import kept_times
 from onefold.operators.sql import Sql, identifier, identifiers, literal_interval
 from onefold.plan import AggregateNode
 from onefold.state.table import KeyedTable
@@ -48,6 +49,7 @@ class Aggregation:
             hash_key=state_key,
             expiry=WINDOW_END if node.window_micros else None,
         )
+        self._closed_to: int | None = None
         self._columns = pa.schema([*self._key_schema, *self._rest])
         self._partial_query = self._make_partial_query()
         self._merge_query = self._make_merge_query()
@@ -58,6 +60,8 @@ class Aggregation:
         """Takes rows in. Returns the groups they touched, as they now are (partial columns), and how many are new."""
         if rows.num_rows == 0:
             return self._columns.empty_table(), 0
+        if self.node.event_time is not None:
+            kept_times(rows, self.node.event_time, self.node.name, self._closed_to)
         partial = self._sql.run(self._partial_query, {"input": rows}, self._columns)
         found, values = self.table.lookup(partial.select(self._group))
         known = int(np.count_nonzero(found))
@@ -79,6 +83,7 @@ class Aggregation:
         """Takes out the windows that end at or before the watermark (microseconds), in order of their end."""
         if self.node.window_micros is None or watermark is None:
             return self._columns.empty_table()
+        self._closed_to = watermark
         closed = self.table.take_expired(watermark)
         return closed.sort_by([(name, "ascending") for name in (WINDOW_END, *self.node.keys)]) if closed else closed
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from onefold.operators.event_time import micros_of
+from onefold.operators.event_time import kept_times
 from onefold.plan import DedupNode
 from onefold.state.keyset import KeySet
 
@@ -42,7 +42,7 @@ class Dedup:
         if self.node.event_time is None:
             times = np.zeros(rows.num_rows, dtype=np.int64)
         else:
-            times, _ = micros_of(rows.column(self.node.event_time))
+            times = kept_times(rows, self.node.event_time, self.node.name, self.keys.floor)
         is_first = self.keys.first_seen(hashes, times)
         kept = int(np.count_nonzero(is_first))
         counts = DedupCounts(rows.num_rows, rows.num_rows - kept, kept)

@@ -13,17 +13,30 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["LateGate", "Verdict", "micros_of"]
+from onefold.errors import UserCodeError
+
+__all__ = ["LateGate", "Verdict", "kept_times", "micros_of"]
 
 Micros = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 _NEVER = np.iinfo(np.int64).min
 
+FIRST_MICROS = -62_135_596_800_000_000
+"""0001-01-01 00:00:00."""
+LAST_MICROS = 253_402_300_799_999_999
+"""9999-12-31 23:59:59.999999. What is outside (infinity, year 294246) is no event time: it would end all windows."""
+
+_LONGEST = 1 << 62
+"""So that no sum with a time of the calendar leaves int64."""
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """Per row: is_late, is_ahead (too far in the future), is_missing (no event time). largest: the new maximum."""
+    """Per row: is_late, is_ahead (too far in the future), is_missing (no event time of the years 1 to 9999).
+
+    largest: the new maximum.
+    """
 
     is_late: Mask
     is_ahead: Mask
@@ -40,12 +53,13 @@ class LateGate:
     """Judges the rows of one partition. largest: the greatest event time before them, microseconds, or None."""
 
     def __init__(self, lateness_micros: int, max_ahead_micros: int | None) -> None:
-        self.lateness_micros = lateness_micros
-        self.max_ahead_micros = max_ahead_micros
+        self.lateness_micros = min(lateness_micros, _LONGEST)
+        self.max_ahead_micros = None if max_ahead_micros is None else min(max_ahead_micros, _LONGEST)
 
     def judge(self, times: Micros, is_missing: Mask, largest: int | None) -> Verdict:
         """times: event times in position order (any value where missing)."""
         start = _NEVER if largest is None else largest
+        is_missing = is_missing | (times < FIRST_MICROS) | (times > LAST_MICROS)
         is_ahead = np.zeros(len(times), dtype=np.bool_)
         counted = np.where(is_missing, _NEVER, times)
         if self.max_ahead_micros is not None:
@@ -92,3 +106,20 @@ def micros_of(column: pa.ChunkedArray | pa.Array) -> tuple[Micros, Mask]:
     is_missing = np.asarray(whole.is_null()) if whole.null_count else np.zeros(len(whole), dtype=np.bool_)
     numbers = whole.cast(pa.int64()).fill_null(0) if whole.null_count else whole.cast(pa.int64())
     return np.asarray(numbers), is_missing
+
+
+def kept_times(rows: pa.Table, column: str, node: str, floor: int | None) -> Micros:
+    """The event times of rows that have passed their read. Raises UserCodeError for one missing, or below the floor.
+
+    The read let none of these pass: only a map can have changed one, and then windows and dedup would be wrong.
+    """
+    times, is_missing = micros_of(rows.column(column))
+    is_old = ~is_missing & (times < (_NEVER if floor is None else floor))
+    if is_missing.any() or is_old.any():
+        raise UserCodeError(
+            "A map changed the event time of a row: it is missing now, or older than the watermark.",
+            node=node,
+            found=f"{int(is_missing.sum())} missing, {int(is_old.sum())} older",
+            next_step=f"Let the function keep {column} as it was, or leave the column out of its schema.",
+        )
+    return times
