@@ -183,3 +183,13 @@ def test_stop_ends_also_when_a_sink_of_a_flow_that_commits_together_is_down(benc
         running.stop()
         running.wait(SOON)
     assert bench.numbers("a") == []
+
+
+def test_a_partition_that_fills_every_epoch_does_not_starve_the_others(bench: Bench) -> None:
+    for partition in ("a", "b", "c"):
+        bench.memory("in").feed([{"n": ord(partition)}] * 100, partition=partition)
+    one = bench.open(bench.flow("a", epoch_rows=10))
+    for _ in range(6):
+        one.step()
+    assert {number: bench.numbers("a").count(number) for number in map(ord, "abc")} == {97: 20, 98: 20, 99: 20}
+    one.stop()

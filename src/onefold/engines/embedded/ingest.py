@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -15,6 +16,7 @@ from onefold.types import EpochNumber, PartitionId, Position
 
 __all__ = ["Ingest"]
 
+Name = TypeVar("Name", bound=str)
 Ends = dict[str, dict[PartitionId, Position]]
 
 
@@ -55,8 +57,8 @@ class Ingest:
         An epoch takes what is there, up to epoch_bytes and epoch_rows: small when idle, large when behind.
         """
         gathered = _Gathered()
-        for name, reader in self._pipeline.readers.items():
-            self._read(name, reader.node, gathered, wait_seconds)
+        for name in self._in_turn(list(self._pipeline.readers)):
+            self._read(name, self._pipeline.readers[name].node, gathered, wait_seconds)
         if not gathered.has_moved:
             return None
         number = self._next
@@ -77,12 +79,17 @@ class Ingest:
             for name, reader in self._pipeline.readers.items()
         }
 
+    def _in_turn(self, names: list[Name]) -> list[Name]:
+        """Every epoch begins with the next one, so that none that fills epochs by itself starves the others."""
+        first = self._next % max(1, len(names))
+        return names[first:] + names[:first]
+
     def _read(self, name: str, node: ReadNode, gathered: _Gathered, wait_seconds: float) -> None:
         marks = self._ends[name]
         listed = node.source.partitions()
         gathered.partitions[name] = tuple(listed)
-        for partition, (earliest, _) in listed.items():
-            start = marks.get(partition, earliest)
+        for partition in self._in_turn(list(listed)):
+            start = marks.get(partition, listed[partition][0])
             while gathered.size_bytes < self._settings.epoch_bytes and gathered.rows < self._settings.epoch_rows:
                 limit = Limit(
                     rows=self._settings.epoch_rows - gathered.rows,
