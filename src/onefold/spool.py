@@ -42,11 +42,17 @@ def from_ipc(body: bytes | pa.Buffer) -> pa.Table:
 
 
 class FolderSpool:
-    """See onefold.protocols.Spool. Used by several threads; names are the callers' and unique."""
+    """See onefold.protocols.Spool. Used by several threads; names are the callers' and unique.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: is made when missing.
+        incarnation: the process's; its files' names begin with it.
+    """
+
+    def __init__(self, folder: Path, *, incarnation: int = 1) -> None:
         make_folder(folder)
         self.folder = folder
+        self._incarnation = incarnation
 
     def put(
         self, name: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema
@@ -56,7 +62,7 @@ class FolderSpool:
         detail: dict[str, Any] = {"size": body.size, "checksum": xxhash.xxh3_128_hexdigest(body)}
         if body.size <= INLINE_BYTES:
             return detail, body.to_pybytes()
-        detail["file"] = f"{name}.arrow"
+        detail["file"] = f"{self._incarnation}-{name}.arrow"
         path = self.folder / detail["file"]
         remove(path, step="spool.clear")  # a dead incarnation's leftover of the same name
         write_synced(path, [memoryview(body)], step="spool.write")
@@ -87,9 +93,16 @@ class FolderSpool:
             remove(self.folder / str(detail["file"]), step="spool.free")
 
     def sweep(self, named: Iterable[str]) -> int:
-        """Remove files that no seal names (left by a crash before its seal). Returns how many."""
+        """Remove files of earlier incarnations that no seal names (left by a crash before its seal). Returns how many.
+
+        Not those of later ones: a process that slept since its start must not remove what its successor sealed (INV-2).
+        """
         keep = set(named)
-        leftovers = [path for path in self.folder.iterdir() if path.name not in keep]
+        leftovers = [path for path in self.folder.iterdir() if path.name not in keep and self._is_earlier(path)]
         for path in leftovers:
             remove(path, step="spool.sweep")
         return len(leftovers)
+
+    def _is_earlier(self, path: Path) -> bool:
+        incarnation, _, _ = path.name.partition("-")
+        return incarnation.isdecimal() and int(incarnation) < self._incarnation

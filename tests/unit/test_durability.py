@@ -100,7 +100,7 @@ def test_a_spooled_file_and_its_folder_are_synced(
     folder = FolderSpool(tmp_path)
     operations.clear()
     folder.put("rows", [ROWS], ROWS.schema)
-    assert operations == [("sync", str(tmp_path / "rows.arrow")), ("sync", str(tmp_path))]
+    assert operations == [("sync", str(tmp_path / "1-rows.arrow")), ("sync", str(tmp_path))]
 
 
 @pytest.mark.parametrize("limit", [0, 1 << 20], ids=["a file", "inline"])
@@ -111,11 +111,11 @@ def test_every_flipped_byte_of_a_spooled_payload_is_seen(
     folder = FolderSpool(tmp_path)
     detail, inline = folder.put("rows", [ROWS], ROWS.schema)
     assert folder.get(detail, inline).to_batches()[0].equals(ROWS)
-    body = bytearray(inline if inline is not None else (tmp_path / "rows.arrow").read_bytes())
+    body = bytearray(inline if inline is not None else (tmp_path / "1-rows.arrow").read_bytes())
     for place in range(0, len(body), 7):
         body[place] ^= 1
         if inline is None:
-            (tmp_path / "rows.arrow").write_bytes(body)
+            (tmp_path / "1-rows.arrow").write_bytes(body)
         with pytest.raises(FileCorrupt):
             folder.get(detail, None if inline is None else bytes(body))
         body[place] ^= 1

@@ -129,7 +129,7 @@ def test_files_of_the_spool_go_with_their_payloads_and_leftovers_are_swept(bench
     let_settle(bench, run)
     assert list((bench.folder / "spool").iterdir()) == []
     run.drain()
-    (bench.folder / "spool" / "left.arrow").write_bytes(b"killed before its seal")
+    (bench.folder / "spool" / "1-left.arrow").write_bytes(b"killed before its seal")
     bench.open(flow).drain()
     assert list((bench.folder / "spool").iterdir()) == []
 

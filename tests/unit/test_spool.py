@@ -91,9 +91,17 @@ def test_a_leftover_of_a_dead_process_under_the_same_name_is_replaced(spool: Fol
 
 def test_only_files_that_no_seal_names_are_swept(spool: FolderSpool) -> None:
     kept, _ = spool.put("kept", rows(30_000), SCHEMA)
-    spool.put("left", rows(30_000), SCHEMA)
-    assert spool.sweep({kept["file"]}) == 1
+    left, _ = spool.put("left", rows(30_000), SCHEMA)
+    assert FolderSpool(spool.folder, incarnation=2).sweep({kept["file"]}) == 1
     assert [path.name for path in spool.folder.iterdir()] == [kept["file"]]
+    assert left["file"] != kept["file"]
+
+
+def test_a_process_that_slept_sweeps_nothing_of_its_successor(spool: FolderSpool) -> None:
+    sealed, _ = FolderSpool(spool.folder, incarnation=9).put("sealed later", rows(30_000), SCHEMA)
+    assert spool.sweep(set()) == 0
+    assert FolderSpool(spool.folder, incarnation=8).sweep(set()) == 0
+    assert [path.name for path in spool.folder.iterdir()] == [sealed["file"]]
 
 
 @pytest.mark.parametrize("step", ["spool.write", "spool.name"])

@@ -71,7 +71,7 @@ def store_with(folder: Path, *epochs: int) -> SnapshotStore:
 
 
 def path_of(folder: Path, epoch: int) -> Path:
-    return folder / f"{epoch:020d}.snapshot"
+    return folder / f"{epoch:020d}-0.snapshot"
 
 
 def test_a_snapshot_is_the_state_of_exactly_one_epoch_while_epochs_go_on(tmp_path: Path) -> None:

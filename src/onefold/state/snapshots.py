@@ -62,12 +62,15 @@ class SnapshotStore:
     """A folder of snapshots of one flow, written by one process.
 
     Args:
-        folder: is made when missing. Unfinished files in it are removed.
+        folder: is made when missing. Unfinished files of earlier incarnations in it are removed.
         keep: how many snapshots to keep, two at least.
+        incarnation: the process's. It neither sees nor removes what later ones wrote: it may have slept since its
+            start, and its successor's state would be gone (INV-2).
     """
 
-    def __init__(self, folder: Path, *, keep: int = 2) -> None:
+    def __init__(self, folder: Path, *, keep: int = 2, incarnation: int = 0) -> None:
         check(keep >= 2, "at least two snapshots are kept", found=keep)
+        self._incarnation = incarnation
         self._folder = folder
         self._keep = keep
         self._thread: threading.Thread | None = None
@@ -75,7 +78,7 @@ class SnapshotStore:
         self._failure: BaseException | None = None
         self._corrupt: set[EpochNumber] = set()
         disk.make_folder(folder)
-        for leftover in folder.glob("*.part"):
+        for leftover in self._files("part").values():
             disk.remove(leftover, step="snapshot.clean")
 
     def begin(self, epoch: EpochNumber, seal: SealId, tables: Mapping[str, FrozenTable]) -> None:
@@ -120,11 +123,7 @@ class SnapshotStore:
 
     def epochs(self) -> list[EpochNumber]:
         """Of the snapshots on disk, ascending."""
-        found = []
-        for path in self._folder.glob("*.snapshot"):
-            check(path.stem.isdigit(), "snapshots are named by their epoch", file=path)
-            found.append(EpochNumber(int(path.stem)))
-        return sorted(found)
+        return sorted(self._files("snapshot"))
 
     def oldest_needed(self) -> EpochNumber:
         """Deltas of epochs after this one must be kept: the oldest of at least two snapshots, else 0 (all)."""
@@ -141,7 +140,7 @@ class SnapshotStore:
             if epoch > at_most_epoch:
                 continue
             try:
-                loaded = _verify(self._path(epoch), epoch)
+                loaded = _verify(self._files("snapshot")[epoch], epoch)
             except FileCorrupt as failure:
                 failures.append(failure)
                 self._corrupt.add(epoch)
@@ -156,28 +155,36 @@ class SnapshotStore:
 
     def discard_after(self, epoch: EpochNumber) -> None:
         """Remove the snapshots of later epochs: the journal does not hold the history that they belong to."""
-        for other in self.epochs():
+        for other, path in self._files("snapshot").items():
             if other > epoch:
-                disk.remove(self._path(other), step="snapshot.drop")
+                disk.remove(path, step="snapshot.drop")
 
     def _trusted(self) -> list[EpochNumber]:
         """All but those that this process found corrupt: they must not count as one of the two that are kept."""
         return [epoch for epoch in self.epochs() if epoch not in self._corrupt]
 
-    def _path(self, epoch: EpochNumber) -> Path:
-        return self._folder / f"{epoch:020d}.snapshot"
+    def _files(self, suffix: str) -> dict[EpochNumber, Path]:
+        """By epoch, those of this and earlier incarnations; of two for one epoch the later incarnation's."""
+        found: dict[EpochNumber, tuple[int, Path]] = {}
+        for path in self._folder.glob(f"*.{suffix}"):
+            epoch, _, incarnation = path.stem.partition("-")
+            check(epoch.isdigit() and incarnation.isdigit(), "snapshots are named by epoch and incarnation", file=path)
+            number = EpochNumber(int(epoch))
+            if found.get(number, (-1, path))[0] < int(incarnation) <= self._incarnation:
+                found[number] = (int(incarnation), path)
+        return {number: path for number, (_, path) in found.items()}
 
     def _run(self, epoch: EpochNumber, seal: SealId, tables: dict[str, FrozenTable]) -> None:
         try:
-            final = self._path(epoch)
+            final = self._folder / f"{epoch:020d}-{self._incarnation}.snapshot"
             part = final.with_suffix(".part")
             disk.remove(part, step="snapshot.clean")
             disk.write_synced(part, _encode(epoch, seal, tables), step="snapshot.write")
             disk.publish(part, final, step="snapshot.publish")
             kept = self._trusted()[-self._keep :]
-            for other in self.epochs():
+            for other, path in self._files("snapshot").items():
                 if other not in kept:
-                    disk.remove(self._path(other), step="snapshot.drop")
+                    disk.remove(path, step="snapshot.drop")
         except BaseException as failure:  # noqa: BLE001  handed to the thread that polls
             self._failure = failure
         finally:

@@ -119,7 +119,7 @@ def _open(
     journal.append(RecordNumber(incarnation), start.record())
     history.last, history.latest["start"] = RecordNumber(incarnation), RecordNumber(incarnation)
     history.start, history.incarnation = start, incarnation
-    spool = FolderSpool(journal.folder / "spool")
+    spool = FolderSpool(journal.folder / "spool", incarnation=incarnation)
     headers = [seal.chain_header(has_payload=seal.epoch > history.freed) for _, seal in history.seals]
     chain = Chain(journal.id, headers)
     archive = Archive(journal, spool, plan.settings)
@@ -127,7 +127,7 @@ def _open(
     for number, seal in history.seals:
         archive.add(number, seal, hold=False)
     pipeline = Pipeline(plan, bytes.fromhex(start.state_key))
-    snapshots = SnapshotStore(journal.folder / "snapshots")
+    snapshots = SnapshotStore(journal.folder / "snapshots", incarnation=incarnation)
     notes = _load_state(pipeline, snapshots, history, chain, spool)
     spool.sweep(archive.named_files())
     rules = tuple(_rule(name, output, entries[name], history) for name, output in outputs.items())
