@@ -174,8 +174,8 @@ class Scenario(NamedTuple):
 
     routes: for each way the computation may turn out, by event, a bit set of the sinks that get rows. cut: most events
     in an epoch. guarantees: by sink. late: bit set of sinks added by a later version. zombies: older processes go on.
-    frees: payloads may be freed. locks: together, a prepare holds the token until the decision. fences: after a sink was
-    opened, no request made before takes effect there.
+    frees: payloads may be freed. locks: together, a prepare holds the token until the decision. fences: once a
+    sink was opened, no request made before takes effect there.
     """
 
     name: str
