@@ -6,7 +6,8 @@ and our start, and from then on an older process cannot append (INV-2).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from onefold.engines.embedded.archive import Archive
 from onefold.engines.embedded.identity import check_plan, sink_entries
 from onefold.engines.embedded.pipeline import Pipeline, StateTable
 from onefold.epoch import Recovered
-from onefold.errors import FileCorrupt, StateUnknown
+from onefold.errors import Fenced, FileCorrupt, StateError, StateUnknown
 from onefold.journal import SqliteJournal
 from onefold.plan import Output, Plan
 from onefold.protocols import Clock, Journal
@@ -128,14 +129,27 @@ def _open(
         archive.add(number, seal, hold=False)
     pipeline = Pipeline(plan, bytes.fromhex(start.state_key))
     snapshots = SnapshotStore(journal.folder / "snapshots", incarnation=incarnation)
-    notes = _load_state(pipeline, snapshots, history, chain, spool)
-    spool.sweep(archive.named_files())
+    with _successor_blamed_first(journal, incarnation):
+        notes = _load_state(pipeline, snapshots, history, chain, spool)
+        spool.sweep(archive.named_files())
     rules = tuple(_rule(name, output, entries[name], history) for name, output in outputs.items())
     may_abort = adopt or before is None or before.location == location
     recovered = Recovered(chain, incarnation, history.settled, rules, may_abort)
     return OpenedFlow(
         plan, journal.folder, journal, spool, archive, snapshots, pipeline, recovered, outputs, history, notes
     )
+
+
+@contextlib.contextmanager
+def _successor_blamed_first(journal: Journal, incarnation: Incarnation) -> Iterator[None]:
+    """What is missing may be gone because another process has started since and freed it: that is no damage."""
+    try:
+        yield
+    except StateError as error:
+        last = journal.last_number()
+        if last > incarnation:
+            raise Fenced(found=f"record {last}", expected=f"our start, record {incarnation}, to be the last") from error
+        raise
 
 
 def read_history(journal: Journal, journal_id: str) -> History:
