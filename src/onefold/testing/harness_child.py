@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import faulthandler
 import importlib
 import json
 import os
@@ -146,6 +147,7 @@ def settle_in(order: Mapping[str, Any]) -> None:
     printed = os.open(Path(order["folder"]) / STACK_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(printed, 1)
     os.dup2(printed, 2)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
 
 
 def _named(name: str) -> Any:
@@ -154,4 +156,4 @@ def _named(name: str) -> Any:
 
 
 def _given_up(running: Run) -> Mapping[str, int]:
-    return dict(running._conductor._given_up)
+    return dict(running._conductor.given_up)

@@ -19,7 +19,7 @@ __all__ = ["Judgement", "OVERTAKEN", "Result", "Stage", "Subject", "exactly_once
 End: TypeAlias = Mapping[str, Any]
 """end: done, failed (code, text) or killed; events, behind, stopped, given_up, seconds, recovery, steps."""
 
-LIFE_SECONDS = 120.0
+LIFE_SECONDS = 60.0
 """A process that takes longer hangs: it is killed and the schedule fails."""
 
 BESIDE_SECONDS = 3.0
@@ -33,6 +33,9 @@ OVERTAKEN = frozenset({"journal-fenced", "token-refused", "sink-forked"})
 
 DISK = frozenset({"disk-full", "disk-failed"})
 
+
+NOT_ADOPTED = frozenset({"state-unknown"})
+"""How a copy ends that finds prepared handles undecided: the original goes on."""
 
 NONE: frozenset[str] = frozenset()
 
@@ -178,10 +181,14 @@ class Stage:
     def _await(self, pid: int, life: Life | None, seconds: float, may_fail: frozenset[str]) -> End:
         answer = self._server.wait(pid, seconds)
         if answer["state"] != "ended":
+            if life is None or life.step:
+                self._server.send(pid, signal.SIGUSR1)  # it prints the stacks of its threads
+                self._server.wait(pid, 1.0)
+                self.result.complaints.append(f"a process still ran after {seconds} seconds: {self._last_words()}")
             self._server.send(pid, signal.SIGKILL)
             answer = self._server.wait(pid, LIFE_SECONDS)
             if life is None or life.step:
-                self.result.complaints.append(f"a process still ran after {seconds} seconds")
+                answer = {**answer, "signal": 0}
             elif answer["signal"]:
                 self.result.met.append("kill by the clock")
         return self._ended(answer, life, may_fail)
@@ -202,25 +209,29 @@ class Stage:
 
     def _last_words(self) -> str:
         file = self.folder / STACK_FILE
-        return file.read_text("utf-8", "replace")[-600:] if file.exists() else ""
+        return file.read_text("utf-8", "replace")[-9000:] if file.exists() else ""
 
     def _beside(self, zombie: int, life: Life) -> End:
         """A second process takes over from a frozen one, which then wakes. How the frozen one ended."""
         answer = self._server.wait(zombie, LIFE_SECONDS)
         if answer["state"] == "ended":  # it never came to that step
             return self._ended(answer, life, NONE)
+        place = self.state
         if life.act == "fork":
-            copy = self.folder / f"copy-{self._lives}"
-            shutil.copytree(self.state, copy)
-            self.state = copy
+            self.state = self.folder / f"copy-{self._lives}"
+            shutil.copytree(place, self.state)
         second = self._start(None, is_locked=life.act == "fork")
         early = self._server.wait(second, BESIDE_SECONDS)
-        self._server.send(zombie, signal.SIGCONT)
-        end = self._await(zombie, life, LIFE_SECONDS, OVERTAKEN)
+        is_locked_out = life.act == "fork" and early["state"] != "ended"
+        self._server.send(zombie, signal.SIGKILL if is_locked_out else signal.SIGCONT)
+        end = self._await(zombie, Life("kill", life.step) if is_locked_out else life, LIFE_SECONDS, OVERTAKEN)
         if early["state"] == "ended":
-            self._ended(early, None, NONE)
+            beside = self._ended(early, None, NOT_ADOPTED if life.act == "fork" else NONE)
         else:
-            self._await(second, None, LIFE_SECONDS, NONE)
+            beside = self._await(second, None, LIFE_SECONDS, NONE)
+        if beside["end"] == "failed" and self.state != place:
+            shutil.rmtree(self.state)
+            self.state = place
         return end
 
 
