@@ -25,6 +25,7 @@ from onefold import disk
 from onefold.clock import SystemClock
 from onefold.engines.embedded.runner import Run
 from onefold.errors import OnefoldError
+from onefold.types import Guarantee
 
 __all__ = ["STACK_FILE", "Fate", "live"]
 
@@ -105,7 +106,8 @@ def live(order: Mapping[str, Any], report: int) -> None:
     try:
         for name in order["arrange"]:
             _named(name)()
-        plan = _named(order["build"])(Path(order["folder"])).plan
+        flow = _named(order["build"])(Path(order["folder"]))
+        plan = flow.plan
         disk.observer = fate
         began = clock.monotonic()
         state = Path(order["state"])
@@ -117,7 +119,8 @@ def live(order: Mapping[str, Any], report: int) -> None:
             summary = running.wait()
         stopped = {name: error.code for name, error in summary.stopped_sinks.items()}
         end = {"end": "done", "behind": dict(summary.behind), "stopped": stopped, "events": summary.events}
-        end["given_up"] = _given_up(running)
+        if any(output.guarantee is Guarantee.AT_MOST_ONCE for output in plan.outputs):
+            end["given_up"] = {sink.name: sink.rows_given_up for sink in flow.status(state).sinks}
     except OnefoldError as error:
         end = {"end": "failed", "code": error.code, "text": str(error)}
     except BaseException as error:  # noqa: BLE001 - reported, and judged by the harness
@@ -153,7 +156,3 @@ def settle_in(order: Mapping[str, Any]) -> None:
 def _named(name: str) -> Any:
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
-
-
-def _given_up(running: Run) -> Mapping[str, int]:
-    return dict(running._conductor.given_up)
