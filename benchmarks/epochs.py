@@ -52,7 +52,9 @@ def build(epoch_rows: int) -> Plan:
 
 def lines(first: int, count: int) -> list[bytes]:
     """JSON events with distinct ids."""
-    return [b'{"event_id":"%016x","n":%d}' % ((n * 0x9E3779B97F4A7C15) % (1 << 64), n) for n in range(first, first + count)]
+    return [
+        b'{"event_id":"%016x","n":%d}' % ((n * 0x9E3779B97F4A7C15) % (1 << 64), n) for n in range(first, first + count)
+    ]
 
 
 def open_run(plan: Plan, folder: Path, trace: Any = None) -> InlineRun:

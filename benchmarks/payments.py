@@ -1,4 +1,4 @@
-"""From JSON lines to windowed sums in Parquet: onefold exactly-once beside a plain DuckDB script that guarantees nothing.
+"""From JSON lines to windowed sums in Parquet: exactly-once beside a plain DuckDB script that guarantees nothing.
 
     python -m benchmarks.payments [--events 10000000] [--rounds 3]
 
@@ -62,7 +62,9 @@ def check_equal(left: Path, right: Path) -> int:
     select = "SELECT merchant, window_start, payments, revenue FROM read_parquet('{}/*.parquet')"
     con = duckdb.connect()
     one, two = select.format(left), select.format(right)
-    differ = con.execute(f"SELECT count(*) FROM (({one} EXCEPT ALL {two}) UNION ALL ({two} EXCEPT ALL {one}))").fetchone()
+    differ = con.execute(
+        f"SELECT count(*) FROM (({one} EXCEPT ALL {two}) UNION ALL ({two} EXCEPT ALL {one}))"
+    ).fetchone()
     if differ != (0,):
         raise SystemExit(f"the results differ in {differ} rows: {left} {right}")
     found = con.execute(f"SELECT count(*) FROM ({two})").fetchone()
@@ -70,7 +72,7 @@ def check_equal(left: Path, right: Path) -> int:
 
 
 RUNS = {
-    "floor": lambda folder, work: floor(folder, work),
+    "floor": floor,
     "exactly-once": lambda folder, work: onefold(folder, work, "exactly-once"),
     "at-most-once": lambda folder, work: onefold(folder, work, "at-most-once"),
 }
@@ -140,8 +142,8 @@ def report(events: int, rounds: dict[str, list[dict[str, float]]]) -> None:
     for name, row in table.items():
         ratio = row["wall"] / table["floor"]["wall"]
         print(
-            f"{name:14} {events / row['wall'] / 1e6:5.2f} M events/s  wall {row['wall']:6.1f} s  cpu {row['cpu']:6.1f} s"
-            f"  peak {row['peak_mb']:6.0f} MB  {ratio:4.2f} x the floor"
+            f"{name:14} {events / row['wall'] / 1e6:5.2f} M events/s  wall {row['wall']:6.1f} s"
+            f"  cpu {row['cpu']:6.1f} s  peak {row['peak_mb']:6.0f} MB  {ratio:4.2f} x the floor"
         )
     pairs = zip(rounds["exactly-once"], rounds["at-most-once"], strict=True)
     price = statistics.median(one["wall"] / other["wall"] for one, other in pairs) - 1

@@ -9,7 +9,7 @@ _ENGINE = "engines/embedded/"
 ENGINE = (
     bug(
         "the state's delta is not in the seal",
-        _ENGINE + "conductor.py",
+        _ENGINE + "sealing.py",
         "deltas=draft.deltas,",
         "deltas=(),",
         "survival",
@@ -24,7 +24,7 @@ ENGINE = (
     ),
     bug(
         "an unknown outcome is taken for done",
-        _ENGINE + "conductor.py",
+        _ENGINE + "deliveries.py",
         "event = CommitUnknown(step.sink, error, isinstance(error.__cause__, TimeoutError))",
         "event = Committed(step.sink)",
         "survival",
@@ -67,9 +67,9 @@ ENGINE = (
     ),
     bug(
         "input is read from the beginning after a restart",
-        _ENGINE + "ingest.py",
-        "start = marks.get(partition, earliest)",
-        "start = marks.get(partition, earliest) if marks.get('moved') else earliest",
+        _ENGINE + "opening.py",
+        "    ends = {name: dict(marks) for name, marks in newest.ends.items()} if newest else {}",
+        "    ends: dict[str, dict[PartitionId, Any]] = {}",
         "survival",
     ),
     bug(
@@ -94,7 +94,7 @@ STORAGE = (
     bug(
         "a journal's attachment is not checked",
         "journal.py",
-        "if _digest(body) != checksum:",
+        "if not isinstance(body, bytes) or _digest(body) != checksum:",
         "if False:",
         "durability",
     ),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import onefold as of
-from onefold.engines.embedded import archive, conductor, snapshotting
+from onefold.engines.embedded import archive, sealing, snapshotting
 from onefold.engines.embedded.inline import InlineRun
 from onefold.errors import FileCorrupt
 from tests.unit.engine_bench import Bench, bench_of
@@ -53,7 +53,7 @@ def stateful(bench: Bench, **settings: Any) -> of.Flow:
 @pytest.mark.parametrize("kind", ["stateless", "state", "weaker"])
 def test_the_journal_of_a_long_run_stays_bounded(bench: Bench, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "KEEP_EPOCHS", 20)
-    monkeypatch.setattr(conductor, "CARRY_EVERY_RECORDS", 30)
+    monkeypatch.setattr(sealing, "CARRY_EVERY_RECORDS", 30)
     monkeypatch.setattr(snapshotting, "MOST_EPOCHS", 15)
     flow = bench.flow("a", "b", weaker={"b": "at-most-once"} if kind == "weaker" else None)
     if kind == "state":
@@ -79,7 +79,7 @@ def test_the_file_of_a_journal_stays_bounded_over_thousands_of_epochs(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archive, "KEEP_EPOCHS", 100)
-    monkeypatch.setattr(conductor, "CARRY_EVERY_RECORDS", 100)
+    monkeypatch.setattr(sealing, "CARRY_EVERY_RECORDS", 100)
     run = bench.open(bench.flow("a"))
     sizes = []
     for _ in range(20):

@@ -368,7 +368,7 @@ def test_at_most_once_gives_up_what_is_unknown_and_counts_it(bench: Bench, fault
     bench.memory("a").fail_next(fault)  # type: ignore[arg-type]
     run = bench.run(bench.flow("a", weaker={"a": "at-most-once"}))
     assert bench.numbers("a") == expected
-    assert run.conductor._given_up["a"] == 1
+    assert run.conductor.given_up["a"] == 1
     again = bench.open(bench.flow("a", weaker={"a": "at-most-once"}))
-    assert again.conductor._given_up["a"] == 1
+    assert again.conductor.given_up["a"] == 1
     again.stop()

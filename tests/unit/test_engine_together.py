@@ -95,9 +95,10 @@ def test_a_copied_journal_aborts_nothing(bench: Bench) -> None:
     run_into(bench, Dies, KeyboardInterrupt)
     duplicate = bench.folder.parent / "copy"
     shutil.copytree(bench.folder, duplicate)
-    with pytest.raises(StateUnknown, match="moved or copied") as refused:
-        bench.open(bench.flow("a", "b", commit="together"), duplicate)
-    assert "--adopt" in refused.value.next_step
+    for _ in range(2):  # its own refused start does not make it look at home
+        with pytest.raises(StateUnknown, match="moved or copied") as refused:
+            bench.open(bench.flow("a", "b", commit="together"), duplicate)
+        assert "--adopt" in refused.value.next_step
     assert (staged(bench, "a"), staged(bench, "b")) == (1, 1)
     bench.run(bench.flow("a", "b", commit="together"))
     assert bench.numbers("a") == bench.numbers("b") == [0, 1, 2, 3]

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from onefold.clock import new_seal_id
-from onefold.engines.embedded.conductor import Conductor, Draft, Trace
+from onefold.engines.embedded.conductor import Conductor, Trace
 from onefold.engines.embedded.ingest import Ingest
 from onefold.engines.embedded.opening import open_flow, where_to_read
+from onefold.engines.embedded.sealing import Draft
 from onefold.engines.embedded.snapshotting import SnapshotPacer
 from onefold.engines.embedded.workers import InlineWorkers
 from onefold.errors import OnefoldError

@@ -108,9 +108,11 @@ def _open(
         check_plan(before.plan, plan)
     entries = sink_entries(history, outputs)
     location = journal_location(journal.path)
+    # A copy stays a copy, however often it starts, until a person adopts it (INV-10).
+    is_home = adopt or before is None or before.location == location
     start = Start(
         process={**process_name(), "at": clock.now()},
-        location=location,
+        location=location if is_home or before is None else before.location,
         plan=plan.shape(),
         sinks=entries,
         state_key=before.state_key if before else new_key().hex(),
@@ -133,8 +135,7 @@ def _open(
         notes = _load_state(pipeline, snapshots, history, chain, spool)
         spool.sweep(archive.named_files())
     rules = tuple(_rule(name, output, entries[name], history) for name, output in outputs.items())
-    may_abort = adopt or before is None or before.location == location
-    recovered = Recovered(chain, incarnation, history.settled, rules, may_abort)
+    recovered = Recovered(chain, incarnation, history.settled, rules, may_abort=is_home)
     return OpenedFlow(
         plan, journal.folder, journal, spool, archive, snapshots, pipeline, recovered, outputs, history, notes
     )

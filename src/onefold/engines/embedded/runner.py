@@ -12,12 +12,13 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from onefold.clock import SystemClock, new_seal_id
-from onefold.engines.embedded.conductor import Conductor, Draft, Trace
+from onefold.engines.embedded.conductor import Conductor, Trace
 from onefold.engines.embedded.examination import demand_settings
 from onefold.engines.embedded.ingest import Ingest
 from onefold.engines.embedded.opening import OpenedFlow, open_flow, where_to_read
 from onefold.engines.embedded.outputs import all_outputs
 from onefold.engines.embedded.pipeline import EpochInput
+from onefold.engines.embedded.sealing import Draft
 from onefold.engines.embedded.snapshotting import SnapshotPacer
 from onefold.engines.embedded.status import Status, status
 from onefold.engines.embedded.workers import ThreadWorkers

@@ -1,0 +1,120 @@
+"""The sink lanes: open, commit and abort, one lane a sink, and what each answer means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from onefold.engines.embedded.opening import OpenedFlow
+from onefold.engines.embedded.sealing import Note
+from onefold.errors import OnefoldError, OutcomeUnknown, RowsRefused, SinkUnavailable, TokenRefused, check
+from onefold.protocols import TwoPhase
+from onefold.steps import (
+    AbortHandle,
+    CommitFailed,
+    CommitRefused,
+    CommitSink,
+    Committed,
+    CommitUnknown,
+    Event,
+    HandleAborted,
+    OpenFailed,
+    RowsWereRefused,
+    SinkOpened,
+)
+from onefold.types import Binding, Guarantee, Receipt, Token
+
+__all__ = ["SinkLanes"]
+
+
+class SinkLanes:
+    """Every job runs on the lane of its sink; they tell the core with `post`."""
+
+    def __init__(self, opened: OpenedFlow, *, post: Callable[[Event], None], note: Note) -> None:
+        self.opened = opened
+        self._post = post
+        self._note = note
+        self._bindings = {name: self._bind(name) for name in opened.outputs}
+
+    def _bind(self, name: str) -> Binding:
+        output = self.opened.outputs[name]
+        return Binding(
+            journal=self.opened.journal.id,
+            flow=self.opened.plan.flow,
+            lane="0",
+            sink=name,
+            incarnation=self.opened.recovered.incarnation,
+            schema=output.schema,
+            mode=output.mode,
+            key=output.key,
+            guarantee=output.guarantee,
+            spool=self.opened.spool,
+        )
+
+    def open(self, name: str) -> None:
+        """Open, fence, read the token and list what is prepared."""
+        sink = self.opened.outputs[name].sink
+        sink.close()
+        try:
+            token = sink.open(self._bindings[name])
+            handles = tuple(sink.handles()) if isinstance(sink, TwoPhase) else ()
+        except (SinkUnavailable, OutcomeUnknown) as error:
+            self._post(OpenFailed(name, error))
+            return
+        self._note("open", sink=name, token=_short(token))
+        self._post(SinkOpened(name, token, handles))
+
+    def commit(self, step: CommitSink, receipts: Sequence[Receipt]) -> None:
+        """Deliver, and say what became of it."""
+        output = self.opened.outputs[step.sink]
+        check(
+            (step.move is None) == (output.guarantee is not Guarantee.EXACTLY_ONCE),
+            "INV-3: an exactly-once commit moves the token with the rows",
+            sink=step.sink,
+        )
+        event: Event
+        try:
+            output.sink.commit(receipts, step.move)
+            event = Committed(step.sink)
+        except TokenRefused as error:
+            event = CommitRefused(step.sink, error.found if isinstance(error.found, Token) else None)
+        except RowsRefused as error:
+            event = RowsWereRefused(step.sink, error)
+        except SinkUnavailable as error:
+            event = CommitFailed(step.sink, error)
+        except OnefoldError as error:
+            event = CommitUnknown(step.sink, error, isinstance(error.__cause__, TimeoutError))
+        except Exception as error:  # noqa: BLE001 - INV-5: what we do not understand may have landed
+            event = CommitUnknown(step.sink, OutcomeUnknown(found=repr(error), sink=step.sink))
+        self._note_commit(step, event)
+        self._post(event)
+
+    def abort(self, step: AbortHandle) -> None:
+        """Remove a handle, or all that this instance has prepared there."""
+        sink = self.opened.outputs[step.sink].sink
+        if isinstance(sink, TwoPhase):
+            mine = (self.opened.journal.id, self.opened.recovered.incarnation)
+            handles = (
+                [step.handle] if step.handle else [h for h in sink.handles() if (h.journal, h.incarnation) == mine]
+            )
+            for handle in handles:
+                sink.abort(handle)
+                self._note("abort", sink=step.sink, epoch=handle.epoch)
+        if step.handle:
+            self._post(HandleAborted(step.sink))
+
+    def _note_commit(self, step: CommitSink, event: Event) -> None:
+        results = {"Committed": "ok", "CommitRefused": "refused", "CommitFailed": "unavailable"}
+        self._note(
+            "commit",
+            sink=step.sink,
+            first=step.first,
+            last=step.last,
+            expected=_short(step.move.expected) if step.move else None,
+            new=_short(step.move.new) if step.move else None,
+            result=results.get(type(event).__name__, "unknown"),
+        )
+
+
+def _short(token: Token | None) -> list[Any] | None:
+    return None if token is None else [token.epoch, token.seal]
