@@ -9,13 +9,13 @@ SUITES: dict[str, tuple[str, ...]] = {
     "core": ("tests/unit/test_simulation_findings.py", "tests/unit/test_core_rules.py"),
     "survival": ("tests/unit/test_survival.py",),
     "durability": ("tests/unit/test_durability.py",),
-    "contract": ("tests/contract/test_sinks.py",),
+    "contract": ("tests/contract/test_sinks.py", "-k", "(token or move) and not kill"),
     "state": (
         "tests/unit/test_state_keyset.py",
         "tests/unit/test_state_snapshots.py",
         "tests/unit/test_state_table.py",
     ),
-    "crash": ("tests/crash/test_kills.py",),
+    "crash": ("tests/crash/test_kills.py", "-k", "revenue", "--schedules", "12"),
 }
 """Arguments for pytest. In this order a mutant meets those that are not named for it, in the whole run."""
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.mutants.engine_bugs import BUGS
 from tests.mutants.protocol_bugs import CHAIN, CORE, COURSE, IDENTITY, SUITES, Mutant
-from tests.mutants.trial import PACKAGE, first_failure, patched
+from tests.mutants.trial import PACKAGE, alone, first_failure, patched, run
 
 MUTANTS = (*CORE, *COURSE, *CHAIN, *IDENTITY, *BUGS)
 
@@ -56,21 +56,22 @@ def test_a_bug_still_fits_the_source(mutant: Mutant) -> None:
 def test_suites_see_the_copy_and_not_the_original(tmp_path: Path) -> None:
     source = patched(tmp_path, None)
     code = "import onefold, onefold.kernel.index as index; print(onefold.__file__, index.__file__)"
-    run = subprocess.run(
+    imported = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONPATH": str(source)}, capture_output=True, text=True, check=True
     )
-    assert all(path.startswith(str(source)) for path in run.stdout.split())
+    assert all(path.startswith(str(source)) for path in imported.stdout.split())
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("suite", SUITES)
 def test_without_a_bug_the_suite_passes(suite: str, tmp_path: Path) -> None:
-    assert first_failure(patched(tmp_path, None), [suite]) == ""
+    assert first_failure(patched(tmp_path, None), [suite]) is None
 
 
 @pytest.mark.parametrize("mutant", cases())
 def test_the_bug_is_caught(mutant: Mutant, tmp_path: Path) -> None:
     others = [suite for suite in SUITES if suite not in mutant.suites]
-    killer = first_failure(patched(tmp_path, mutant), [*mutant.suites, *others])
-    print(f"{mutant.name} | {killer or 'NOT CAUGHT'}")
-    assert killer, f"no suite sees it: {mutant.name}"
+    killer = first_failure(patched(tmp_path / "bug", mutant), [*mutant.suites, *others])
+    print(f"{mutant.name} | {': '.join(killer) if killer else 'NOT CAUGHT'}")
+    assert killer is not None, f"no suite sees it: {mutant.name}"
+    assert run(patched(tmp_path / "none", None), alone(*killer)) is None, f"{killer} fails without the bug as well"
