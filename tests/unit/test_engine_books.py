@@ -16,6 +16,7 @@ import onefold as of
 from onefold.books import Books, add_totals, digest_of
 from onefold.engines.embedded import pipeline
 from onefold.errors import InvariantBroken, TooManyDead
+from onefold.operators.dedup import Dedup, DedupCounts
 from tests.unit.engine_bench import Bench, bench_of
 
 
@@ -150,3 +151,21 @@ def test_a_few_rows_are_too_few_to_judge(bench: Bench) -> None:
     bench.memory("in").feed_bytes(["{"] * 99)
     opened(bench, outputs, made.plan).drain()
     assert len(bench.memory("dead").rows()) == 99
+
+
+def test_rows_that_vanish_between_two_operators_stop_the_flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Dedup.run
+
+    def loses_one(self: Dedup, rows: pa.Table) -> tuple[pa.Table, DedupCounts]:
+        kept, counts = honest(self, rows)
+        return kept.slice(1), counts
+
+    monkeypatch.setattr(Dedup, "run", loses_one)
+    flow = of.Flow("books")
+    rows = flow.read(of.memory(f"{tmp_path}-in"), schema={"n": "BIGINT"}, name="in")
+    rows.dedup("n", within=None).append(of.memory(f"{tmp_path}-out"), name="out")
+    with of.testing.run(flow) as t:
+        t.feed("in", [{"n": 1}, {"n": 2}])
+        with pytest.raises(InvariantBroken, match="emits"):
+            t.drain()
+        assert t.rows("out") == []

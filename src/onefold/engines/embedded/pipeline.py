@@ -155,6 +155,7 @@ class _EpochRun:
         self._epoch = epoch
         self._done: dict[tuple[str, Flavour], pa.Table] = {}
         self._taken: dict[str, dict[Flavour, pa.Table]] = {}
+        self._emitted: dict[tuple[str, Flavour], int] = {}
 
     def read_all(self) -> tuple[ReadCounts, pa.Table]:
         """Judges every part in position order. Returns the counts of all reads and their dead letters."""
@@ -174,6 +175,7 @@ class _EpochRun:
                 counts += more
             self._done[name, "rows"] = pa.concat_tables(tables) if tables else reader.node.schema.empty_table()
             self.books.operator(name, "read", **vars(counts))
+            self._emitted[name, "rows"] = counts.out
             total += counts
         if self._epoch.is_closing:
             self._close_all()
@@ -206,7 +208,7 @@ class _EpochRun:
 
     def output(self, output: Output) -> pa.Table:
         """The rows for one sink; an upsert gets the last row of each key."""
-        rows = self.rows(output.input, "updates" if output.mode == "upsert" else "closed")
+        rows = self._taken_from(output.input, output.name, "updates" if output.mode == "upsert" else "closed")
         if rows.num_rows == 0:
             return rows
         if output.mode == "append":
@@ -236,26 +238,36 @@ class _EpochRun:
 
     def rows(self, name: str, flavour: Flavour) -> pa.Table:
         """What a node emits in this epoch. Only aggregates and what follows them differ by flavour."""
-        node = self._pipe._nodes[name]
-        key = (name, flavour if _has_aggregate_above(self._pipe._nodes, name) else "rows")
+        key = self._key(name, flavour)
         if key not in self._done:
-            self._done[key] = self._run(node, key[1])
+            self._done[key] = self._run(self._pipe._nodes[name], key[1])
         return self._done[key]
+
+    def _key(self, name: str, flavour: Flavour) -> tuple[str, Flavour]:
+        return name, flavour if _has_aggregate_above(self._pipe._nodes, name) else "rows"
+
+    def _taken_from(self, name: str, reader: str, flavour: Flavour) -> pa.Table:
+        """A node's rows for one that reads them: as many as its books say that it emitted (INV-13)."""
+        rows = self.rows(name, flavour)
+        self.books.passes(reader, rows.num_rows, self._emitted[self._key(name, flavour)])
+        return rows
 
     def _run(self, node: Node, flavour: Flavour) -> pa.Table:
         match node:
             case WhereNode() | SelectNode():
                 return self._run_fused(node, flavour)
             case MapNode():
-                return self._step(node, flavour, run_map(node, self.rows(node.inputs[0], flavour)))
+                return self._step(node, flavour, run_map(node, self._taken_from(node.inputs[0], node.name, flavour)))
             case ExplodeNode():
-                return self._step(node, flavour, explode(node, self.rows(node.inputs[0], flavour)))
+                return self._step(node, flavour, explode(node, self._taken_from(node.inputs[0], node.name, flavour)))
             case UnionNode():
-                tables = [self.rows(name, flavour).cast(node.schema) for name in node.inputs]
+                tables = [self._taken_from(name, node.name, flavour).cast(node.schema) for name in node.inputs]
                 return self._step(node, flavour, pa.concat_tables(tables))
             case DedupNode():
-                rows, counts = self._pipe._dedups[node.name].run(self.rows(node.inputs[0], flavour))
+                taken = self._taken_from(node.inputs[0], node.name, flavour)
+                rows, counts = self._pipe._dedups[node.name].run(taken)
                 self.books.operator(node.name, "dedup", **vars(counts))
+                self._emitted[node.name, flavour] = counts.out
                 return rows
             case AggregateNode():
                 self.take_in(node.name)
@@ -265,14 +277,16 @@ class _EpochRun:
 
     def _run_fused(self, node: WhereNode | SelectNode, flavour: Flavour) -> pa.Table:
         chain = _fusable(self._pipe, node)
-        rows = self.rows(chain[0].inputs[0], flavour)
+        rows = self._taken_from(chain[0].inputs[0], chain[0].name, flavour)
         out = run_fused(self._pipe._sql, chain, rows)
         self._book_step("+".join(step.name for step in chain), rows.num_rows, out.num_rows)
+        self._emitted[node.name, flavour] = out.num_rows
         return out
 
     def _step(self, node: Node, flavour: Flavour, out: pa.Table) -> pa.Table:
         rows_in = sum(self.rows(name, flavour).num_rows for name in node.inputs)
         self._book_step(node.name, rows_in, out.num_rows)
+        self._emitted[node.name, flavour] = out.num_rows
         return out
 
     def _book_step(self, name: str, rows_in: int, out: int) -> None:
@@ -286,7 +300,7 @@ class _EpochRun:
             return
         group = self._pipe._groups[name]
         node = group.node
-        rows = self.rows(node.inputs[0], "rows")
+        rows = self._taken_from(node.inputs[0], name, "rows")
         before = len(group.table)
         touched, opened = group.run(rows)
         closed = group.close(self.watermark(node.name))
@@ -300,6 +314,7 @@ class _EpochRun:
             held_after=len(group.table),
         )
         self._taken[name] = {"updates": touched, "closed": closed}
+        self._emitted |= {(name, "updates"): touched.num_rows, (name, "closed"): closed.num_rows}
 
 
 def _fusable(pipe: Pipeline, node: WhereNode | SelectNode) -> list[WhereNode | SelectNode]:
