@@ -1,14 +1,17 @@
-"""What a process that slept inside its opening finds when it wakes."""
+"""What a process that slept finds when it wakes, and that it ends."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import onefold as of
 from onefold.engines.embedded import opening
+from onefold.engines.embedded.runner import Run
 from onefold.errors import Fenced, FileCorrupt
 from tests.unit.engine_bench import Bench, bench_of
 
@@ -34,3 +37,14 @@ def test_state_that_a_successor_freed_is_no_damage(
     monkeypatch.setattr(opening, "_load_state", slept)
     with pytest.raises(Fenced if is_overtaken else FileCorrupt):
         bench.open(flow)
+
+
+def test_a_run_that_must_end_waits_for_no_more_input(tmp_path: Path) -> None:
+    flow = of.Flow("ends")
+    flow.read(of.memory("ends-in"), schema={"id": "BIGINT"}, format="json").append(of.memory("ends-out"))
+    run = Run(flow.plan, tmp_path)
+    run._must_end.set()  # as after a halt, when the reader could not say that it had ended
+    computing = threading.Thread(target=run._compute, daemon=True)
+    computing.start()
+    computing.join(10)
+    assert not computing.is_alive()

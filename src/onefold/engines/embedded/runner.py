@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -224,13 +225,18 @@ class Run:
             self._ingest.close()
 
     def _compute(self) -> None:
-        while (epoch := self._to_compute.get()) is not None:
-            if self._must_end.is_set():
-                continue
+        while (epoch := self._next_input()) is not None:
             result = self._opened.pipeline.compute(epoch)
             self._events += result.read_rows
             self._put(self._computed, Draft(result, new_seal_id(), self._pacer.freeze_if_due(result)))
             self._conductor.ask(None)
+
+    def _next_input(self) -> EpochInput | None:
+        """None at the end of the input; and when the run must end, for then nobody may be left to say so."""
+        while not self._must_end.is_set():
+            with contextlib.suppress(queue.Empty):
+                return self._to_compute.get(timeout=POLL_SECONDS)
+        return None
 
     def _conduct(self) -> None:
         conductor = self._conductor
