@@ -54,6 +54,7 @@ class SqliteJournal:
         make_folder(folder)
         self.folder = folder
         self.path = folder / JOURNAL_FILE
+        self._appended: RecordNumber | None = None
         self._lock = _take_lock(folder / LOCK_FILE) if is_locked else None
         try:
             self._con = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
@@ -105,18 +106,22 @@ class SqliteJournal:
         try:
             with durable_step(f"journal.{record.kind}"):
                 self._con.execute("BEGIN IMMEDIATE")
-                last = self._last_number()
-                if number != last + 1:
-                    self._con.execute("ROLLBACK")
-                    raise Fenced(file=self.path, found=f"record {last}", expected=f"record {number - 1} to be the last")
+                self._refuse_unless_last(RecordNumber(number - 1))
                 self._con.execute("INSERT INTO record VALUES (?, ?, ?, ?)", (number, record.kind, header, checksum))
                 self._con.executemany(
                     "INSERT INTO attachment VALUES (?, ?, ?, ?)",
                     ((number, name, body, _digest(body)) for name, body in record.attachments.items()),
                 )
                 self._con.execute("COMMIT")
+            self._appended = number
         except sqlite3.Error as error:
             raise self._translate(error) from error
+
+    def _refuse_unless_last(self, number: RecordNumber) -> None:
+        last = self._last_number()
+        if last != number:
+            self._con.execute("ROLLBACK")
+            raise Fenced(file=self.path, found=f"record {last}", expected=f"record {number} to be the last")
 
     def read(self, start: RecordNumber) -> Iterator[tuple[RecordNumber, JournalRecord]]:
         """See Journal. Verifies checksums and that no number is missing."""
@@ -167,9 +172,11 @@ class SqliteJournal:
 
     def drop_before(self, number: RecordNumber) -> None:
         """See Journal. The number is written down, so that records which vanish at this end are missed."""
-        first = str(min(number, self.last_number()))
         self._change(
-            ("INSERT OR REPLACE INTO about VALUES ('first', ?)", (first,)),
+            (
+                "INSERT OR REPLACE INTO about VALUES ('first', min(?, (SELECT coalesce(max(number), 0) FROM record)))",
+                (number,),
+            ),
             ("DELETE FROM record WHERE number < ?", (number,)),
             ("DELETE FROM attachment WHERE number < ?", (number,)),
         )
@@ -182,6 +189,8 @@ class SqliteJournal:
         try:
             with durable_step("journal.trim"):
                 self._con.execute("BEGIN IMMEDIATE")
+                if self._appended is not None:
+                    self._refuse_unless_last(self._appended)  # what a successor keeps is not ours to free
                 for sql, values in changes:
                     self._con.execute(sql, values)
                 self._con.execute("COMMIT")

@@ -368,7 +368,10 @@ class Journal(Protocol):
         ...
 
     def strip(self, before: RecordNumber, *, prefix: str) -> None:
-        """Drop attachments whose name begins with `prefix` from records below `before`; headers stay. Idempotent."""
+        """Drop attachments whose name begins with `prefix` from records below `before`; headers stay. Idempotent.
+
+        Raises Fenced when another process has appended since we last did, as drop_before does: it may need them.
+        """
         ...
 
     def drop_before(self, number: RecordNumber) -> None:

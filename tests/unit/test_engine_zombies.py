@@ -13,6 +13,9 @@ import onefold as of
 from onefold.engines.embedded import opening
 from onefold.engines.embedded.runner import Run
 from onefold.errors import Fenced, FileCorrupt
+from onefold.journal import SqliteJournal
+from onefold.protocols import JournalRecord
+from onefold.types import RecordNumber
 from tests.unit.engine_bench import Bench, bench_of
 
 
@@ -37,6 +40,23 @@ def test_state_that_a_successor_freed_is_no_damage(
     monkeypatch.setattr(opening, "_load_state", slept)
     with pytest.raises(Fenced if is_overtaken else FileCorrupt):
         bench.open(flow)
+
+
+def test_a_process_that_was_overtaken_frees_nothing_in_the_journal(tmp_path: Path) -> None:
+    zombie = SqliteJournal(tmp_path, new_id="a")
+    for number in (1, 2, 3):
+        zombie.append(RecordNumber(number), JournalRecord("start", {}, {"rows/a": b"x", "state/b": b"y"}))
+    successor = SqliteJournal(tmp_path, new_id="b", is_locked=False)
+    successor.append(RecordNumber(4), JournalRecord("start", {}))
+    successor.drop_before(RecordNumber(3))
+    for free in (lambda: zombie.strip(RecordNumber(4), prefix="state/"), lambda: zombie.drop_before(RecordNumber(2))):
+        with pytest.raises(Fenced):
+            free()
+    kept = dict(successor.read(RecordNumber(1)))
+    assert list(kept) == [3, 4], "and the mark of the first record has not gone back"
+    assert set(kept[RecordNumber(3)].attachments) == {"rows/a", "state/b"}
+    successor.close()
+    zombie.close()
 
 
 def test_a_run_that_must_end_waits_for_no_more_input(tmp_path: Path) -> None:
