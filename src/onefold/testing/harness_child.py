@@ -24,6 +24,7 @@ from typing import Any
 from onefold import disk
 from onefold.clock import SystemClock
 from onefold.engines.embedded.runner import Run
+from onefold.engines.embedded.status import status
 from onefold.errors import OnefoldError
 from onefold.types import Guarantee
 
@@ -106,8 +107,7 @@ def live(order: Mapping[str, Any], report: int) -> None:
     try:
         for name in order["arrange"]:
             _named(name)()
-        flow = _named(order["build"])(Path(order["folder"]))
-        plan = flow.plan
+        plan = _named(order["build"])(Path(order["folder"])).plan
         disk.observer = fate
         began = clock.monotonic()
         state = Path(order["state"])
@@ -120,7 +120,7 @@ def live(order: Mapping[str, Any], report: int) -> None:
         stopped = {name: error.code for name, error in summary.stopped_sinks.items()}
         end = {"end": "done", "behind": dict(summary.behind), "stopped": stopped, "events": summary.events}
         if any(output.guarantee is Guarantee.AT_MOST_ONCE for output in plan.outputs):
-            end["given_up"] = {sink.name: sink.rows_given_up for sink in flow.status(state).sinks}
+            end["given_up"] = {sink.name: sink.rows_given_up for sink in status(plan, state).sinks}
     except OnefoldError as error:
         end = {"end": "failed", "code": error.code, "text": str(error)}
     except BaseException as error:  # noqa: BLE001 - reported, and judged by the harness

@@ -228,7 +228,7 @@ class Stage:
         if early["state"] == "ended":
             beside = self._ended(early, None, NOT_ADOPTED if life.act == "fork" else NONE)
         else:
-            beside = self._await(second, None, LIFE_SECONDS, NONE)
+            beside = self._await(second, None, LIFE_SECONDS, OVERTAKEN)  # both were awake: the zombie may win
         if beside["end"] == "failed" and self.state != place:
             shutil.rmtree(self.state)
             self.state = place
