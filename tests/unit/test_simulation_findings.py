@@ -30,6 +30,7 @@ FOUND = {
     11237: "the same, with other sinks",
     12377: "the original of a copied journal aborts what the copy has staged: the copy is told",
     15290: "a sink restored to before it prepared the rows of the open epoch",
+    39514: "rows are freed just when their sink turns out to be restored: unknown, then SinkRestored",
 }
 """Seeds that failed before something was mended. They find it again while the simulator draws in the same order; what
 was found stands below step by step, or in tests/mutants as a bug."""

@@ -336,12 +336,12 @@ class Instance:
         return Delivery(tuple(rows), step.move, law, handles)
 
     def _lacks_payload(self, step: CommitSink) -> bool:
-        """Another process has freed what this one, a zombie, wants to deliver."""
+        """What is wanted was freed: by another process, or just when its sink turned out to be restored."""
         freed = range(step.first, min(step.last, self.journal.freed) + 1)
         lacks = any(self.around.rows.get((self._seals[EpochNumber(n)], step.sink)) for n in freed)
         if self.around.sinks[step.sink].stages:
             return False
-        if lacks and not self.is_zombie:
+        if lacks and not self.is_zombie and step.sink not in self.around.judge.was_restored:
             raise PromiseBroken(f"{self.name}: {step} needs rows that were freed")
         return lacks
 
