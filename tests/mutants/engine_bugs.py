@@ -83,7 +83,13 @@ ENGINE = (
 
 STORAGE = (
     bug("the journal is not synced", "journal.py", "PRAGMA synchronous=FULL", "PRAGMA synchronous=OFF", "durability"),
-    bug("a taken number is taken again", "journal.py", "if number != last + 1:", "if number != number:", "durability"),
+    bug(
+        "a taken number is taken again",
+        "journal.py",
+        "        if last != number:\n            self._con",
+        "        if False:\n            self._con",
+        "durability",
+    ),
     bug(
         "a journal's record is not checked",
         "journal.py",
@@ -157,7 +163,7 @@ SINKS = (
     bug(
         "DuckDB: the token is not written",
         "connectors/duckdb/sink.py",
-        "                    move_token(connection, binding, move)",
+        "                    move_token(connection, self._table, binding, move)",
         "                    pass",
         "contract",
     ),
