@@ -12,7 +12,7 @@ import pytest
 import onefold as of
 from onefold.engines.embedded import opening
 from onefold.engines.embedded.runner import Run
-from onefold.errors import Fenced, FileCorrupt
+from onefold.errors import DiskFailed, Fenced, FileCorrupt
 from onefold.journal import SqliteJournal
 from onefold.protocols import JournalRecord
 from onefold.types import RecordNumber
@@ -57,6 +57,24 @@ def test_a_process_that_was_overtaken_frees_nothing_in_the_journal(tmp_path: Pat
     assert set(kept[RecordNumber(3)].attachments) == {"rows/a", "state/b"}
     successor.close()
     zombie.close()
+
+
+@pytest.mark.parametrize("is_halted", [True, False])
+def test_a_failed_snapshot_does_not_hide_why_the_instance_stopped(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, is_halted: bool
+) -> None:
+    run = bench.open(bench.flow("a"))
+
+    def fail() -> None:
+        raise DiskFailed(where="a part that the successor cleaned away")
+
+    monkeypatch.setattr(run.conductor.opened.snapshots, "wait", fail)
+    if is_halted:
+        run.conductor.halted = Fenced()
+        run.conductor.close()
+    else:
+        with pytest.raises(DiskFailed):
+            run.conductor.close()
 
 
 def test_a_run_that_must_end_waits_for_no_more_input(tmp_path: Path) -> None:

@@ -155,6 +155,10 @@ class Conductor:
         self._workers.close()
         try:
             self.opened.snapshots.wait()
+        except OnefoldError as error:
+            if self.halted is None:
+                raise
+            LOG.warning("the snapshot that was under way failed as well: %s", error.summary)
         finally:
             self.opened.journal.close()
 
