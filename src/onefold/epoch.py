@@ -248,7 +248,7 @@ class EpochCore:
     def _prepare_failed(self, sink: str, error: OnefoldError) -> list[Step]:
         draft = self._open_draft()
         check(sink in draft.waiting, "a sink prepares once", sink=sink, epoch=draft.epoch)
-        aborts: list[Step] = [AbortHandle(name, None) for name in draft.rows] if self._is_together else []
+        aborts: list[Step] = [AbortHandle(name, None, draft.seal) for name in draft.rows] if self._is_together else []
         return [*aborts, Halt(error)]
 
     def _seal(self) -> list[Step]:

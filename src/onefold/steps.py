@@ -250,10 +250,11 @@ class TellSources:
 
 @dataclass(frozen=True)
 class AbortHandle:
-    """Remove a prepared handle of a dead incarnation, or (handle None) what the open epoch prepared at this sink."""
+    """Remove a prepared handle of a dead incarnation, or (handle None) what the epoch of this seal prepared here."""
 
     sink: str
     handle: Handle | None
+    seal: SealId | None = None
 
 
 @dataclass(frozen=True)

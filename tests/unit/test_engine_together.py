@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pytest
 from onefold.connectors.memory.sink import MemorySink
 from onefold.engines.embedded.inline import InlineRun
 from onefold.errors import OnefoldError, SinkForked, SinkUnavailable, StateUnknown
-from onefold.types import EpochHead, Receipt
+from onefold.types import EpochHead, Receipt, SealId
 from tests.unit.engine_bench import Bench, bench_of, with_sinks
 
 
@@ -66,6 +67,20 @@ def test_when_one_cannot_prepare_nobody_sees_the_epoch(bench: Bench) -> None:
     assert staged(bench, "a") == 0
     bench.run(bench.flow("a", "b", commit="together"))
     assert bench.numbers("a") == bench.numbers("b") == [0, 1, 2, 3]
+
+
+def test_giving_up_an_epoch_leaves_what_a_copy_of_the_journal_prepared(bench: Bench) -> None:
+    class PlantsARival(Refuses):
+        def prepare(self, epoch: EpochHead, batches: Iterable[pa.RecordBatch]) -> Receipt:
+            if epoch.number == 3:
+                store = bench.memory("a").store
+                place, (key, handle, rows) = next(iter(store.staged.items()))
+                store.staged[place + "'"] = (key, replace(handle, seal=SealId("f" * 32)), rows)
+            return super().prepare(epoch, batches)
+
+    bench.feed(4)
+    run_into(bench, PlantsARival, SinkUnavailable)
+    assert [handle.seal for _, handle, _ in bench.memory("a").store.staged.values()] == ["f" * 32]
 
 
 def test_what_a_killed_process_had_prepared_and_not_sealed_is_aborted(bench: Bench) -> None:
