@@ -18,7 +18,8 @@
     │   ├── StateUnknown      the state folder holds nothing of this flow, or not what was asked for
     │   ├── SinkForked        a sink's token is not on this journal's chain
     │   ├── SinkRestored      a sink went back in time and the rows to repeat are gone
-    │   └── SinkChanged       a sink was removed, retargeted or changed while epochs wait for it
+    │   ├── SinkChanged       a sink was removed, retargeted or changed while epochs wait for it
+    │   └── TargetTaken       another flow or sink writes to a sink's target
     ├── DiskError             the local disk
     │   ├── DiskFull          no room left
     │   ├── DiskFailed        a durable operation failed
@@ -47,7 +48,7 @@ __all__ = [
     "FlowNotFound", "GuaranteeRefused", "InputLost", "InvariantBroken", "JournalLocked", "NameTaken", "NotSupported",
     "OnefoldError", "OutcomeUnknown", "PlanChanged", "RowsRefused", "SchemaError", "SettingMissing", "SinkChanged",
     "SinkError", "SinkForked", "SinkRestored", "SinkUnavailable", "SourceError", "SourceUnavailable", "SpoolFull",
-    "StateError", "StateUnknown", "TokenRefused", "TooManyDead", "UserCodeError", "check",
+    "StateError", "StateUnknown", "TargetTaken", "TokenRefused", "TooManyDead", "UserCodeError", "check",
 ]  # fmt: skip
 
 
@@ -232,6 +233,13 @@ class SinkChanged(StateError):
 
     code = "sink-changed"
     next_default = "Run the former version of the flow with --once until it is drained, then change it."
+
+
+class TargetTaken(StateError):
+    """Another flow or sink writes to this target."""
+
+    code = "target-taken"
+    next_default = "Choose another target, or say shared=True for every sink that writes there."
 
 
 class DiskError(OnefoldError):

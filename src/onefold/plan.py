@@ -182,6 +182,7 @@ class Output:
     """One sink of the flow, with what it writes.
 
     latest_by: on upsert, the row of a key with the largest value wins; None: the last in input order.
+    is_shared: other flows or sinks may write to the same target.
     """
 
     name: str
@@ -193,6 +194,7 @@ class Output:
     guarantee: Guarantee
     key: tuple[str, ...] = ()
     latest_by: str | None = None
+    is_shared: bool = False
 
     def binding_shape(self) -> dict[str, JsonValue]:
         """What must not change while epochs wait for this sink."""

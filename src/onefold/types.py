@@ -189,6 +189,8 @@ class Binding:
         mode, key: how they are written; key is empty for append.
         guarantee: exactly-once commits come with a TokenMove; the weaker two without. At-most-once: no client retries.
         spool: the onefold.protocols.Spool to keep rows in by default.
+        is_shared: other flows or sinks may write to the same target, and whoever wrote this flow knows it. If not, a
+            target that holds a token of another owner is refused (TargetTaken).
     """
 
     journal: str
@@ -201,3 +203,4 @@ class Binding:
     key: tuple[str, ...]
     guarantee: Guarantee
     spool: Any
+    is_shared: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -69,6 +70,22 @@ class OneTokenForAll(SqliteSink):
 
     def open(self, binding: Binding) -> Token | None:
         return super().open(replace(binding, sink="the sink"))
+
+
+class OpenToAll(SqliteSink):
+    """Lets every flow write to a table that has another's token."""
+
+    def open(self, binding: Binding) -> Token | None:
+        return super().open(replace(binding, is_shared=True))
+
+
+class ForgetsItsTarget(SqliteSink):
+    """Keeps tokens that do not say which table they belong to."""
+
+    def commit(self, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
+        super().commit(receipts, move)
+        with contextlib.closing(sqlite3.connect(self._path)) as connection, connection:
+            connection.execute("UPDATE _onefold_tokens SET target = NULL")
 
 
 class RowsFromMemory(SqliteSink):
@@ -155,6 +172,8 @@ BROKEN = [
     (_sqlite(NoComparison), "a_zombie_is_refused-append"),
     (_sqlite(EpochsOnly), "a_refused_move_leaves_nothing-append"),
     (_sqlite(OneTokenForAll), "sinks_of_one_target_have_tokens_of_their_own-append"),
+    (_sqlite(OpenToAll), "a_target_of_another_flow_is_refused_unless_shared-append"),
+    (_sqlite(ForgetsItsTarget), "a_target_of_another_flow_is_refused_unless_shared-append"),
     (_sqlite(RowsFromMemory), "a_receipt_is_enough_on_another_instance-append"),
     (_sqlite(LosesDecimals), "values_are_exact_or_the_type_is_refused-append"),
     (_folder(Overwrites), "a_rival_at_any_moment_leaves_one_winner-append"),

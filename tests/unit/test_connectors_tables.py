@@ -19,7 +19,7 @@ import pytest
 from onefold.connectors.duckdb import DuckdbFile
 from onefold.connectors.sqlite import SqliteFile
 from onefold.connectors.sqlite import sink as sqlite_sink
-from onefold.errors import InputLost, NotSupported, RowsRefused, SchemaError, SinkUnavailable, SourceError
+from onefold.errors import InputLost, NotSupported, RowsRefused, SchemaError, SinkUnavailable, SourceError, TargetTaken
 from onefold.protocols import Limit
 from onefold.testing.contract_case import SinkBench, SinkCase, move, numbered, token
 from onefold.types import PartitionId
@@ -96,6 +96,46 @@ def test_an_upsert_into_a_table_with_a_primary_key(bench: SinkBench) -> None:
     keyed = bench.under(mode="upsert", key=("id",))
     commit(keyed, [{"id": 1, "name": "new"}, {"id": 2, "name": "x"}, {"id": 1, "name": "newer"}])
     assert sorted(row["name"] for row in keyed.look()[0]) == ["newer", "x"]
+
+
+OLD_TOKENS = """
+    CREATE TABLE "_onefold_tokens" (
+        flow VARCHAR NOT NULL, lane VARCHAR NOT NULL, sink VARCHAR NOT NULL,
+        epoch BIGINT NOT NULL, seal VARCHAR NOT NULL, ends VARCHAR NOT NULL, PRIMARY KEY (flow, lane, sink))
+"""
+
+
+def test_tokens_older_than_the_column_target_stay_and_get_theirs_with_the_next_move(bench: SinkBench) -> None:
+    rows = [f"('{flow}', '0', 'sink', 1, '{token(1).seal}', '{{}}')" for flow in ("flow", "another")]
+    ends = token(1).to_json().replace("'", "''")
+    values = ", ".join(rows).replace("{}", ends)
+    run(bench, OLD_TOKENS, f'INSERT INTO "_onefold_tokens" VALUES {values}')
+    sink, found = bench.instance()
+    assert found == token(1)
+    other = bench.under(flow="another")
+    assert other.instance()[1] == token(1)
+    sink.commit([bench.prepare(sink, 2, numbered(2))], move(1, 2))
+    assert bench.look() == (numbered(2), token(2))
+    with pytest.raises(TargetTaken) as refused:
+        other.instance()
+    assert refused.value.found == "flow flow, sink sink"
+
+
+def test_a_table_is_taken_however_its_name_is_written_and_no_other_is(bench: SinkBench) -> None:
+    commit(bench, numbered(1))
+    with pytest.raises(TargetTaken):
+        bench.under(flow="another", table="TARGET").instance()
+    for name in ("targets", "t%", "main.target"):
+        bench.under(flow="another", table=name).instance()
+
+
+def test_a_refused_target_is_left_as_it_was(bench: SinkBench) -> None:
+    commit(bench, numbered(1))
+    wider = bench.under(flow="another", mode="upsert", key=("id",), schema=pa.schema([("id", pa.int64())]))
+    with pytest.raises(TargetTaken):
+        wider.instance()
+    run(bench, "ALTER TABLE target ADD COLUMN more VARCHAR", "ALTER TABLE target DROP COLUMN more")
+    assert bench.look() == (numbered(1), token(1))
 
 
 def test_many_sinks_of_one_process_share_a_file(bench: SinkBench) -> None:

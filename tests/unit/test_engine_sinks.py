@@ -12,7 +12,15 @@ import pytest
 import onefold as of
 from onefold.connectors.memory.sink import MemorySink
 from onefold.engines.embedded import archive
-from onefold.errors import OnefoldError, OutcomeUnknown, SinkChanged, SinkForked, SinkRestored, TokenRefused
+from onefold.errors import (
+    OnefoldError,
+    OutcomeUnknown,
+    SinkChanged,
+    SinkForked,
+    SinkRestored,
+    TargetTaken,
+    TokenRefused,
+)
 from onefold.types import Receipt, TokenMove
 from tests.unit.engine_bench import Bench, bench_of, with_sinks
 
@@ -20,6 +28,39 @@ from tests.unit.engine_bench import Bench, bench_of, with_sinks
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     yield from bench_of(tmp_path)
+
+
+# ----------------------------------------------------------------------------------------------------------- targets
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "sqlite", "files", "memory"])
+def test_a_target_of_another_flow_stops_the_run_unless_both_share_it(tmp_path: Path, kind: str) -> None:
+    targets = {
+        "duckdb": of.duckdb(str(tmp_path / "x.duckdb")).table("events"),
+        "sqlite": of.sqlite(str(tmp_path / "x.sqlite")).table("events"),
+        "files": of.files(tmp_path / "lake"),
+        "memory": of.memory(f"{tmp_path}/events"),
+    }
+
+    def run(name: str, *, shared: bool) -> int:
+        flow = of.Flow(name)
+        flow.read(source, schema={"n": "BIGINT"}, name="in").append(targets[kind], name="events", shared=shared)
+        return flow.run(state=tmp_path / "state").events
+
+    source = of.memory(f"{tmp_path}/in")
+    source.feed([{"n": 1}])
+    assert run("first", shared=False) == 1
+    with pytest.raises(TargetTaken) as refused:
+        run("second", shared=False)
+    assert refused.value.where["flow"] == "second"
+    assert refused.value.where["sink"] == "events"
+    assert refused.value.found == "flow first, sink events"
+    assert "shared=True for every sink" in str(refused.value)
+    assert run("second", shared=True) == 1
+    source.feed([{"n": 2}])
+    with pytest.raises(TargetTaken, match="Another flow or sink"):
+        run("first", shared=False)
+    assert run("first", shared=True) == 1
 
 
 # ------------------------------------------------------------------------------------------------------- come and go

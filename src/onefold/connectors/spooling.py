@@ -11,13 +11,12 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from onefold.errors import InvariantBroken, NotSupported, SchemaError, SettingMissing, TokenRefused, check
+from onefold.errors import InvariantBroken, NotSupported, SchemaError, SettingMissing, TargetTaken, TokenRefused, check
 from onefold.types import Binding, EpochHead, Mode, Receipt, Token
 
 __all__ = [
     "OP_COLUMN", "RESERVED_PREFIX", "SpooledSink", "check_key", "check_names", "described", "file_name",
-    "refuse_token", "resolved_path", "rows_of", "same_token",
-    "stored_schema", "target_path",
+    "refuse_taken", "refuse_token", "resolved_path", "rows_of", "same_token", "stored_schema", "target_path",
 ]  # fmt: skip
 
 OP_COLUMN = "_op"
@@ -97,6 +96,13 @@ def refuse_token(binding: Binding, found: Token | None, expected: Token | None) 
         lane=binding.lane,
         sink=binding.sink,
     )
+
+
+def refuse_taken(binding: Binding, label: str, others: Iterable[Sequence[str]]) -> None:
+    """Raise TargetTaken if the target has tokens of others, as (flow, lane, sink), and is not shared knowingly."""
+    found = sorted(f"flow {flow}, sink {sink}" for flow, _, sink in others)
+    if found and not binding.is_shared:
+        raise TargetTaken(found="; ".join(found), flow=binding.flow, sink=binding.sink, target=label)
 
 
 def check_key(mode: Mode, key: Sequence[str], label: str) -> None:

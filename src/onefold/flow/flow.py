@@ -199,12 +199,13 @@ class Flow:
         latest_by: str | None = None,
         name: str | None = None,
         guarantee: str | Guarantee | None = None,
+        shared: bool = False,
     ) -> None:
         sink = _sink_of(endpoint, mode, key)
         label = str(describe(endpoint))
         own = check_name(name or str(getattr(endpoint, "default_name", "") or mode), "A sink")
         wanted = self._guarantee if guarantee is None else _guarantee(guarantee)
-        output = Output(own, "", sink, label, stream.schema.arrow, mode, wanted, key, latest_by)
+        output = Output(own, "", sink, label, stream.schema.arrow, mode, wanted, key, latest_by, shared)
         self._check_output(output)
         drafts = [one.draft for one in self._outputs]
         names_of([*drafts, stream._draft])

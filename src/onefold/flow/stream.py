@@ -223,10 +223,16 @@ class Stream:
     # ------------------------------------------------------------------------------------------------------- outputs
 
     def append(
-        self, endpoint: Endpoint | object, *, name: str | None = None, guarantee: str | Guarantee | None = None
+        self,
+        endpoint: Endpoint | object,
+        *,
+        name: str | None = None,
+        guarantee: str | Guarantee | None = None,
+        shared: bool = False,
     ) -> None:
         """Append every row to a sink. Of a windowed aggregate: each window once, when it has closed.
 
+        shared: other flows or sinks may write to the same target; if not, a run that finds their token stops there.
         Raises NotSupported for change streams and running aggregates; NameTaken; GuaranteeRefused.
         """
         if self._is_change_stream:
@@ -239,7 +245,7 @@ class Stream:
                 "A running aggregate cannot be appended: its rows replace earlier ones.",
                 next_step=f"Use upsert(endpoint, key={list(self._updates.identity)}), or a window.",
             )
-        self._flow._add_output(self, endpoint, mode="append", name=name, guarantee=guarantee)
+        self._flow._add_output(self, endpoint, mode="append", name=name, guarantee=guarantee, shared=shared)
 
     def upsert(
         self,
@@ -249,12 +255,13 @@ class Stream:
         latest_by: str | None = None,
         name: str | None = None,
         guarantee: str | Guarantee | None = None,
+        shared: bool = False,
     ) -> None:
         """Write each row in the place of the one with the same key; the last in input order wins.
 
         latest_by: the row with the largest value wins instead, whenever it comes; the state holds one value a key,
-        of deleted keys too. Of a windowed aggregate: updates at every epoch. Raises SchemaError, NotSupported,
-        NameTaken, GuaranteeRefused.
+        of deleted keys too. shared: as in `append`. Of a windowed aggregate: updates at every epoch. Raises
+        SchemaError, NotSupported, NameTaken, GuaranteeRefused.
         """
         keys = columns.key_columns(key, self._arrow, "upsert")
         if OP_COLUMN in keys:
@@ -264,7 +271,14 @@ class Stream:
         if self._updates is not None:
             self._updates.check_key(keys)
         self._flow._add_output(
-            self, endpoint, mode="upsert", key=keys, latest_by=latest_by, name=name, guarantee=guarantee
+            self,
+            endpoint,
+            mode="upsert",
+            key=keys,
+            latest_by=latest_by,
+            name=name,
+            guarantee=guarantee,
+            shared=shared,
         )
 
     # --------------------------------------------------------------------------------------------------------- inner

@@ -77,7 +77,7 @@ class SourceCase:
 class SinkBench:
     """One target, and instances of a flow that work on it.
 
-    mode, key: of the sink. schema: of its rows. table, sink: names.
+    mode, key: of the sink. schema: of its rows. table, flow, sink: names. is_shared: see Binding.
     """
 
     case: SinkCase
@@ -86,7 +86,9 @@ class SinkBench:
     key: tuple[str, ...] = ()
     schema: pa.Schema = ROWS
     table: str = "target"
+    flow: str = "flow"
     sink: str = "sink"
+    is_shared: bool = False
     guarantee: Guarantee = Guarantee.EXACTLY_ONCE
     opened: list[Sink] = field(default_factory=list)
 
@@ -94,7 +96,7 @@ class SinkBench:
         """The binding of an instance."""
         return Binding(
             journal="0123456789abcdef",
-            flow="flow",
+            flow=self.flow,
             lane="0",
             sink=self.sink,
             incarnation=Incarnation(incarnation),
@@ -103,6 +105,7 @@ class SinkBench:
             key=self.key,
             guarantee=self.guarantee,
             spool=FolderSpool(self.folder / "spool"),
+            is_shared=self.is_shared,
         )
 
     def instance(self, incarnation: int = 1) -> tuple[Sink, Token | None]:

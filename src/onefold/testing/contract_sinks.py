@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from onefold.errors import NotSupported, SchemaError, SinkUnavailable, TokenRefused
+from onefold.errors import NotSupported, SchemaError, SinkUnavailable, TargetTaken, TokenRefused
 from onefold.protocols import TwoPhase
 from onefold.testing.contract_case import SinkBench, equal, expect, move, numbered, raises, token
 from onefold.types import Guarantee, Receipt
@@ -105,6 +105,7 @@ def a_zombie_is_refused(bench: SinkBench) -> None:
 
 def sinks_of_one_target_have_tokens_of_their_own(bench: SinkBench) -> None:
     """Two names, one target: neither sees the other's token."""
+    bench = bench.under(is_shared=True)
     first, _ = bench.instance()
     beside = bench.under(sink="another.sink")
     second, found = beside.instance()
@@ -115,6 +116,26 @@ def sinks_of_one_target_have_tokens_of_their_own(bench: SinkBench) -> None:
     equal(bench.look()[1], token(2), "the first has its token")
     equal(beside.look()[1], token(1, "b"), "the second has its own")
     equal(sorted({*bench.ids(), *beside.ids()}), [1, 2, 3], "both wrote")
+
+
+def a_target_of_another_flow_is_refused_unless_shared(bench: SinkBench) -> None:
+    """Whoever writes there has left a token. Each side says for itself that it shares; targets beside are free."""
+    first, _ = bench.instance()
+    first.commit([bench.prepare(first, 1, numbered(1))], move(0, 1))
+    for other in (bench.under(flow="another.flow"), bench.under(sink="another.sink")):
+        raises(TargetTaken, other.instance, "a target with another's token is refused")
+        beside, found = other.under(table="beside").instance()
+        equal(found, None, "another target is free")
+        beside.close()
+    equal(bench.ids(), [1], "the refusal changed nothing")
+    sharing = bench.under(flow="another.flow", is_shared=True)
+    second, _ = sharing.instance()
+    second.commit([sharing.prepare(second, 1, numbered(2))], move(0, 1, "b"))
+    raises(TargetTaken, bench.instance, "the first is refused too until it says that it shares")
+    agreed = bench.under(is_shared=True)
+    equal(agreed.look()[1], token(1), "then it goes on from its own token")
+    second.commit([sharing.prepare(second, 2, numbered(3))], type(move(1, 2))(token(1, "b"), token(2, "b")))
+    equal(sorted({*agreed.ids(), *sharing.ids()}), [1, 2, 3], "both wrote")
 
 
 def names_are_taken_as_they_are(bench: SinkBench) -> None:
@@ -298,6 +319,7 @@ SINK_CONTRACTS = (
     a_receipt_is_enough_on_another_instance,
     a_zombie_is_refused,
     sinks_of_one_target_have_tokens_of_their_own,
+    a_target_of_another_flow_is_refused_unless_shared,
     names_are_taken_as_they_are,
     values_are_exact_or_the_type_is_refused,
     a_target_of_another_shape_is_refused,

@@ -16,10 +16,11 @@ import duckdb
 import pyarrow as pa
 
 from onefold.connectors.duckdb.tables import (
-    CREATE_TOKENS,
     TableName,
     ensure_table,
+    ensure_tokens,
     move_token,
+    others,
     quoted,
     read_token,
     refuse_inexact,
@@ -28,6 +29,7 @@ from onefold.connectors.duckdb.tables import (
 from onefold.connectors.spooling import (
     SpooledSink,
     check_names,
+    refuse_taken,
     resolved_path,
     rows_of,
     stored_schema,
@@ -75,7 +77,8 @@ class DuckdbSink(SpooledSink):
         """Make or check the tables, and read the token.
 
         Raises SinkUnavailable when the file is missing its folder, is no database, or is held by another process;
-        SchemaError when the table has other columns. If killed inside: both tables are there or neither is.
+        TargetTaken when others write to the table; SchemaError when it has other columns. If killed inside: both tables
+        are there or neither is.
         """
         self._binding = binding
         check_names(binding, self._table.label)
@@ -83,7 +86,8 @@ class DuckdbSink(SpooledSink):
             refuse_inexact(column.type, column.name, self._table.label)
         with self._connected() as connection, self._nothing_written():
             connection.begin()
-            connection.execute(CREATE_TOKENS)
+            ensure_tokens(connection)
+            refuse_taken(binding, self._table.label, others(connection, self._table, binding))
             if self._table.schema != "main":
                 connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(self._table.schema)}")
             ensure_table(connection, self._table, binding)
@@ -101,7 +105,7 @@ class DuckdbSink(SpooledSink):
             with self._nothing_written():
                 connection.begin()
                 if move is not None:
-                    move_token(connection, binding, move)
+                    move_token(connection, self._table, binding, move)
                 if rows.num_rows:
                     write(connection, self._table, binding, rows)
             with durable_step("duckdb.commit"):

@@ -13,15 +13,16 @@ from onefold.errors import SchemaError, TokenRefused
 from onefold.types import Binding, EpochNumber, SealId, Token, TokenMove
 
 __all__ = [
-    "CREATE_TOKENS", "TableName", "ensure_table", "move_token", "quoted", "read_token", "refuse_inexact", "write",
+    "TableName", "ensure_table", "ensure_tokens", "move_token", "others", "quoted", "read_token", "refuse_inexact",
+    "write",
 ]  # fmt: skip
 
 _TOKENS = '"_onefold_tokens"'
 _ORDER = "_onefold_order"
-CREATE_TOKENS = f"""
+_CREATE_TOKENS = f"""
     CREATE TABLE IF NOT EXISTS {_TOKENS} (
         flow VARCHAR NOT NULL, lane VARCHAR NOT NULL, sink VARCHAR NOT NULL,
-        epoch BIGINT NOT NULL, seal VARCHAR NOT NULL, ends VARCHAR NOT NULL,
+        epoch BIGINT NOT NULL, seal VARCHAR NOT NULL, ends VARCHAR NOT NULL, target VARCHAR,
         PRIMARY KEY (flow, lane, sink))
 """
 
@@ -43,6 +44,20 @@ class TableName:
 # --------------------------------------------------------------------------------------------------------------- token
 
 
+def ensure_tokens(connection: duckdb.DuckDBPyConnection) -> None:
+    """The table of tokens; one that is older than the column `target` gets it, with NULL in the rows it has."""
+    connection.execute(_CREATE_TOKENS)
+    if "target" not in _described(connection, _TOKENS):
+        connection.execute(f"ALTER TABLE {_TOKENS} ADD COLUMN target VARCHAR")
+
+
+def others(connection: duckdb.DuckDBPyConnection, table: TableName, binding: Binding) -> list[tuple[str, str, str]]:
+    """(flow, lane, sink) of every other token for this table."""
+    owner = (binding.flow, binding.lane, binding.sink)
+    rows = connection.execute(f"SELECT flow, lane, sink, target FROM {_TOKENS} WHERE target IS NOT NULL").fetchall()
+    return [row[:3] for row in rows if row[:3] != owner and _folded(row[3]) == _folded(table.qualified)]
+
+
 def read_token(connection: duckdb.DuckDBPyConnection, binding: Binding) -> Token | None:
     """The sink's token."""
     row = connection.execute(
@@ -54,25 +69,30 @@ def read_token(connection: duckdb.DuckDBPyConnection, binding: Binding) -> Token
     return Token(EpochNumber(row[0]), SealId(row[1]), Token.from_json(row[2]).ends)
 
 
-def move_token(connection: duckdb.DuckDBPyConnection, binding: Binding, move: TokenMove) -> None:
+def move_token(connection: duckdb.DuckDBPyConnection, table: TableName, binding: Binding, move: TokenMove) -> None:
     """Compare-and-set inside the transaction. Raises TokenRefused; the caller's transaction is then forgotten."""
     owner = [binding.flow, binding.lane, binding.sink]
-    new = [move.new.epoch, move.new.seal, move.new.to_json()]
+    new = [move.new.epoch, move.new.seal, move.new.to_json(), table.qualified]
     if move.expected is None:
-        sql = f"INSERT INTO {_TOKENS} BY NAME SELECT ? AS epoch, ? AS seal, ? AS ends, ? AS flow, ? AS lane, ? AS sink"
+        sql = f"INSERT INTO {_TOKENS} (epoch, seal, ends, target, flow, lane, sink) VALUES (?, ?, ?, ?, ?, ?, ?)"
         moved = read_token(connection, binding) is None
         if moved:
             connection.execute(sql, [*new, *owner])
     else:
         moved = bool(
             connection.execute(
-                f"UPDATE {_TOKENS} SET epoch = ?, seal = ?, ends = ? "
+                f"UPDATE {_TOKENS} SET epoch = ?, seal = ?, ends = ?, target = ? "
                 "WHERE flow = ? AND lane = ? AND sink = ? AND epoch = ? AND seal = ? RETURNING epoch",
                 [*new, *owner, move.expected.epoch, move.expected.seal],
             ).fetchall()
         )
     if not moved:
         raise _refused(connection, binding, move.expected)
+
+
+def _folded(name: str) -> bytes:
+    """DuckDB takes names that differ in the case of ASCII letters for one."""
+    return name.encode().lower()
 
 
 def _refused(connection: duckdb.DuckDBPyConnection, binding: Binding, expected: Token | None) -> TokenRefused:

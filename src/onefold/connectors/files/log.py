@@ -78,6 +78,7 @@ class CommitLog:
 
     def __init__(self, folder: Path, owner: str) -> None:
         self.folder = folder
+        self._owner = owner
         self.staged = folder / "_onefold" / owner / "staged"
         self._log = folder / "_onefold" / owner / "log"
 
@@ -85,6 +86,11 @@ class CommitLog:
         """Make the folders. Raises OSError."""
         make_folder(self.staged)
         make_folder(self._log)
+
+    def others(self) -> list[str]:
+        """The other owners with an entry in this folder. Raises OSError."""
+        logs = (self.folder / "_onefold").glob("*/log/*.json")
+        return sorted({path.parts[-3] for path in logs if path.stem.isdecimal()} - {self._owner})
 
     def last(self) -> Entry | None:
         """The newest entry; None before the first commit. Raises FileCorrupt, OSError."""

@@ -15,6 +15,7 @@ from onefold.connectors.files.log import CommitLog, Entry, LoggedFile
 from onefold.connectors.spooling import (
     SpooledSink,
     file_name,
+    refuse_taken,
     refuse_token,
     resolved_path,
     rows_of,
@@ -73,13 +74,14 @@ class FilesSink(SpooledSink):
     def open(self, binding: Binding) -> Token | None:
         """Finish the newest commit, and read the token from it.
 
-        Raises SinkUnavailable when the folder cannot be made or read, SchemaError for a column whose type changed,
-        FileCorrupt. If killed inside: the next open finishes.
+        Raises SinkUnavailable when the folder cannot be made or read, TargetTaken when others write to it, SchemaError
+        for a column whose type changed, FileCorrupt. If killed inside: the next open finishes.
         """
         self._binding = binding
         self._encoding.refuse_inexact(binding.schema, self._label)
         log = self._log
         try:
+            refuse_taken(binding, self._label, map(_parts_of, log.others()))
             log.make()
             last = log.last()
             staged = [path.name for path in log.staged.iterdir()]
@@ -262,6 +264,12 @@ class FilesSink(SpooledSink):
 
     def _unavailable(self, error: Exception) -> SinkUnavailable:
         return SinkUnavailable(f"{self._label} cannot be written now.", found=str(error), sink=self.binding.sink)
+
+
+def _parts_of(owner: str) -> Sequence[str]:
+    """Flow, lane and sink from an owner's name; one that was cut stands for all three."""
+    parts = [unquote(part) for part in owner.split(".")]
+    return parts if len(parts) == len(("flow", "lane", "sink")) else [owner] * 3
 
 
 def _handle_parts(binding: Binding, epoch: EpochNumber, seal: str) -> list[str]:

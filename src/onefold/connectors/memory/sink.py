@@ -9,7 +9,7 @@ from decimal import Decimal
 import pyarrow as pa
 
 from onefold.connectors.memory.store import Fault, MemoryStore, TokenKey, store_named
-from onefold.connectors.spooling import SpooledSink, refuse_token, rows_of, same_token, stored_schema
+from onefold.connectors.spooling import SpooledSink, refuse_taken, refuse_token, rows_of, same_token, stored_schema
 from onefold.disk import durable_step
 from onefold.errors import OutcomeUnknown, RowsRefused, SchemaError, SinkUnavailable
 from onefold.protocols import SinkPromise
@@ -47,11 +47,12 @@ class MemorySink(SpooledSink):
         )
 
     def open(self, binding: Binding) -> Token | None:
-        """The token. Raises SinkUnavailable while the store is down, SchemaError for another schema."""
+        """The token. Raises SinkUnavailable while the store is down, TargetTaken, SchemaError for another schema."""
         self._binding = binding
         store = self._store
         with store.lock:
             self._refuse_when_down(store)
+            refuse_taken(binding, self._label, store.tokens.keys() - {_token_key(binding)})
             schema = stored_schema(binding)
             written = store.written()
             if written is None:

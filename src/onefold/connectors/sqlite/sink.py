@@ -15,6 +15,7 @@ from onefold.connectors.spooling import (
     OP_COLUMN,
     SpooledSink,
     check_names,
+    refuse_taken,
     refuse_token,
     resolved_path,
     rows_of,
@@ -40,7 +41,7 @@ _TOKENS = '"_onefold_tokens"'
 _CREATE_TOKENS = f"""
     CREATE TABLE IF NOT EXISTS {_TOKENS} (
         flow TEXT NOT NULL, lane TEXT NOT NULL, sink TEXT NOT NULL,
-        epoch INTEGER NOT NULL, seal TEXT NOT NULL, ends TEXT NOT NULL,
+        epoch INTEGER NOT NULL, seal TEXT NOT NULL, ends TEXT NOT NULL, target TEXT,
         PRIMARY KEY (flow, lane, sink))
 """
 
@@ -73,15 +74,17 @@ class SqliteSink(SpooledSink):
     def open(self, binding: Binding) -> Token | None:
         """Make or check the tables, and read the token.
 
-        Raises SinkUnavailable when the folder is missing, the file is no database, read-only or locked; SchemaError
-        when the table has other columns. If killed inside: the tables are there or not.
+        Raises SinkUnavailable when the folder is missing, the file is no database, read-only or locked; TargetTaken
+        when others write to the table; SchemaError when it has other columns. If killed inside: the tables are
+        there or not.
         """
         self._binding = binding
         check_names(binding, self._label)
         declared = {column.name: declared_type(column, self._label) for column in stored_schema(binding)}
         with self._connected() as connection, self._nothing_written():
             connection.execute("BEGIN IMMEDIATE")
-            connection.execute(_CREATE_TOKENS)
+            _ensure_tokens(connection)
+            refuse_taken(binding, self._label, _others(connection, self._table, binding))
             self._ensure_table(connection, declared)
             with durable_step("sqlite.create"):
                 connection.execute("COMMIT")
@@ -97,7 +100,7 @@ class SqliteSink(SpooledSink):
             with self._nothing_written():
                 connection.execute("BEGIN IMMEDIATE")
                 if move is not None:
-                    _move_token(connection, binding, move)
+                    _move_token(connection, self._table, binding, move)
                 if rows.num_rows:
                     self._write(connection, rows)
             with durable_step("sqlite.commit"):
@@ -223,6 +226,21 @@ def _deletes(rows: pa.Table) -> set[int]:
     return set(pc.indices_nonzero(pc.equal(rows.column(OP_COLUMN), "delete").combine_chunks()).to_pylist())
 
 
+def _ensure_tokens(connection: sqlite3.Connection) -> None:
+    """The table of tokens; one that is older than the column `target` gets it, with NULL in the rows it has."""
+    connection.execute(_CREATE_TOKENS)
+    if "target" not in {row[1] for row in connection.execute(f"PRAGMA table_info({_TOKENS})")}:
+        connection.execute(f"ALTER TABLE {_TOKENS} ADD COLUMN target TEXT")
+
+
+def _others(connection: sqlite3.Connection, table: str, binding: Binding) -> list[tuple[str, str, str]]:
+    """Who else has a token for this table. SQLite takes names that differ in the case of ASCII letters for one."""
+    rows = connection.execute(
+        f"SELECT flow, lane, sink FROM {_TOKENS} WHERE target = ? COLLATE NOCASE", (table,)
+    ).fetchall()
+    return [row for row in rows if row != (binding.flow, binding.lane, binding.sink)]
+
+
 def _read_token(connection: sqlite3.Connection, binding: Binding) -> Token | None:
     row: Any = connection.execute(
         f"SELECT epoch, seal, ends FROM {_TOKENS} WHERE flow = ? AND lane = ? AND sink = ?",
@@ -233,13 +251,13 @@ def _read_token(connection: sqlite3.Connection, binding: Binding) -> Token | Non
     return Token(EpochNumber(row[0]), SealId(row[1]), Token.from_json(row[2]).ends)
 
 
-def _move_token(connection: sqlite3.Connection, binding: Binding, move: TokenMove) -> None:
+def _move_token(connection: sqlite3.Connection, table: str, binding: Binding, move: TokenMove) -> None:
     """Compare-and-set; BEGIN IMMEDIATE lets nobody write between the two. Raises TokenRefused."""
     owner = (binding.flow, binding.lane, binding.sink)
     found = _read_token(connection, binding)
     if not same_token(found, move.expected):
         raise refuse_token(binding, found, move.expected)
     connection.execute(
-        f"INSERT OR REPLACE INTO {_TOKENS} (flow, lane, sink, epoch, seal, ends) VALUES (?, ?, ?, ?, ?, ?)",
-        (*owner, move.new.epoch, move.new.seal, move.new.to_json()),
+        f"INSERT OR REPLACE INTO {_TOKENS} (flow, lane, sink, epoch, seal, ends, target) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (*owner, move.new.epoch, move.new.seal, move.new.to_json(), table),
     )

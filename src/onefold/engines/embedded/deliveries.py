@@ -49,6 +49,7 @@ class SinkLanes:
             key=output.key,
             guarantee=output.guarantee,
             spool=self.opened.spool,
+            is_shared=output.is_shared,
         )
 
     def open(self, name: str) -> None:

@@ -209,6 +209,7 @@ def _binding(plan: Plan, output: Output, folder: Path, journal_id: str) -> Bindi
         key=output.key,
         guarantee=output.guarantee,
         spool=FolderSpool(folder / "spool"),
+        is_shared=output.is_shared,
     )
 
 
