@@ -7,7 +7,16 @@ from typing import Any
 
 from onefold.engines.embedded.opening import OpenedFlow
 from onefold.engines.embedded.sealing import Note
-from onefold.errors import OnefoldError, OutcomeUnknown, RowsRefused, SinkUnavailable, TokenRefused, check
+from onefold.errors import (
+    InvariantBroken,
+    OnefoldError,
+    OutcomeUnknown,
+    RowsRefused,
+    SinkUnavailable,
+    StateError,
+    TokenRefused,
+    check,
+)
 from onefold.protocols import TwoPhase
 from onefold.steps import (
     AbortHandle,
@@ -83,6 +92,8 @@ class SinkLanes:
             event = RowsWereRefused(step.sink, error)
         except SinkUnavailable as error:
             event = CommitFailed(step.sink, error)
+        except (StateError, InvariantBroken):
+            raise  # our own files are damaged, or we are: stop, for no retry repairs it
         except OnefoldError as error:
             event = CommitUnknown(step.sink, error, isinstance(error.__cause__, TimeoutError))
         except Exception as error:  # noqa: BLE001 - INV-5: what we do not understand may have landed
