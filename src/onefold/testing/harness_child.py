@@ -122,7 +122,7 @@ def live(order: Mapping[str, Any], report: int) -> None:
         if any(output.guarantee is Guarantee.AT_MOST_ONCE for output in plan.outputs):
             end["given_up"] = {sink.name: sink.rows_given_up for sink in status(plan, state).sinks}
     except OnefoldError as error:
-        end = {"end": "failed", "code": error.code, "text": str(error)}
+        end = {"end": "failed", "code": error.code, "text": str(error), "error": error.as_json()}
     except BaseException as error:  # noqa: BLE001 - reported, and judged by the harness
         end = {"end": "failed", "code": type(error).__name__, "text": "".join(traceback.format_exception(error))}
     disk.observer = None
