@@ -23,7 +23,7 @@ from onefold.connectors.spooling import (
     target_path,
 )
 from onefold.disk import publish_exclusive, remove
-from onefold.errors import DiskFull, OutcomeUnknown, SchemaError, SinkUnavailable
+from onefold.errors import DiskError, DiskFull, OutcomeUnknown, SchemaError, SinkUnavailable
 from onefold.protocols import CheckResult, SinkPromise
 from onefold.types import (
     Binding,
@@ -87,6 +87,10 @@ class FilesSink(SpooledSink):
             staged = [path.name for path in log.staged.iterdir()]
         except OSError as error:
             raise self._unavailable(error) from error
+        except DiskError as error:
+            if isinstance(error.__cause__, NotADirectoryError | PermissionError | FileExistsError):
+                raise self._unavailable(error) from error
+            raise  # a failed sync is never tried again
         if last is None:
             return None
         _refuse_changes(last, binding, self._label)

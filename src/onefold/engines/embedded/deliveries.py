@@ -102,13 +102,13 @@ class SinkLanes:
         self._post(event)
 
     def abort(self, step: AbortHandle) -> None:
-        """Remove a handle, or all that this instance has prepared there."""
+        """Remove a handle, or what this instance prepared there for the epoch that is given up.
+
+        A copy of the journal may have our incarnation's number: only the seal id tells its handles from ours.
+        """
         sink = self.opened.outputs[step.sink].sink
         if isinstance(sink, TwoPhase):
-            mine = (self.opened.journal.id, self.opened.recovered.incarnation)
-            handles = (
-                [step.handle] if step.handle else [h for h in sink.handles() if (h.journal, h.incarnation) == mine]
-            )
+            handles = [step.handle] if step.handle else [h for h in sink.handles() if h.seal == step.seal]
             for handle in handles:
                 sink.abort(handle)
                 self._note("abort", sink=step.sink, epoch=handle.epoch)
