@@ -160,6 +160,19 @@ def test_leftovers_that_may_still_land_are_kept_and_outrun_ones_removed(
     assert bench.ids() == [1]
 
 
+def test_a_flipped_byte_in_a_staged_file_stops_the_commit(bench: SinkBench, lake: Path) -> None:
+    sink, _ = bench.instance()
+    receipt = bench.prepare(sink, 1, [{"id": number, "name": "x" * 100} for number in range(5000)])
+    [staged] = (lake / STAGED).iterdir()
+    body = bytearray(staged.read_bytes())
+    body[len(body) // 2] ^= 1
+    staged.write_bytes(body)
+    with pytest.raises(FileCorrupt) as corrupt:
+        sink.commit([receipt], move(0, 1))
+    assert corrupt.value.where["file"] == staged
+    assert not list(lake.glob("*.parquet"))
+
+
 def test_a_staged_file_that_is_gone_stops_the_commit(bench: SinkBench, lake: Path) -> None:
     sink, _ = bench.instance()
     receipt: Receipt = bench.prepare(sink, 1, [{"id": n, "name": "x" * 100} for n in range(5000)])

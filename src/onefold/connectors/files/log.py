@@ -19,14 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from onefold.disk import durable_step, make_folder, publish_exclusive, remove, sync_folder, write_synced
 from onefold.errors import FileCorrupt
 from onefold.types import Token, canonical_json
 
-__all__ = ["CommitLog", "Entry", "LoggedFile"]
+__all__ = ["CommitLog", "Entry", "LoggedFile", "checksum_of"]
 
 KEPT_ENTRIES = 16
 _REMOVED_AT_A_TIME = 64
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,15 @@ class Entry:
             tuple(LoggedFile(**file) for file in body["files"]),
             tuple((name, kind) for name, kind in body["columns"]),
         )
+
+
+def checksum_of(path: Path) -> str:
+    """XXH3-128 of a file's bytes. Raises OSError."""
+    found = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            found.update(chunk)
+    return str(found.hexdigest())
 
 
 class CommitLog:

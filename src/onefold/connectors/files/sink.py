@@ -11,7 +11,7 @@ import pyarrow as pa
 import xxhash
 
 from onefold.connectors.files.encoding import Encoding
-from onefold.connectors.files.log import CommitLog, Entry, LoggedFile
+from onefold.connectors.files.log import CommitLog, Entry, LoggedFile, checksum_of
 from onefold.connectors.spooling import (
     SpooledSink,
     file_name,
@@ -23,7 +23,7 @@ from onefold.connectors.spooling import (
     target_path,
 )
 from onefold.disk import publish_exclusive, remove
-from onefold.errors import DiskError, DiskFull, OutcomeUnknown, SchemaError, SinkUnavailable
+from onefold.errors import DiskError, DiskFull, FileCorrupt, OutcomeUnknown, SchemaError, SinkUnavailable
 from onefold.protocols import CheckResult, SinkPromise
 from onefold.types import (
     Binding,
@@ -115,8 +115,10 @@ class FilesSink(SpooledSink):
             return super().prepare(epoch, taken)
         table = pa.Table.from_batches(itertools.chain(taken, batches), self.binding.schema)
         name = ".".join([*_handle_parts(self.binding, epoch.number, epoch.seal), self._encoding.suffix[1:]]) + _STAGED
-        size = self._log.stage(name, [memoryview(self._encoding.encode(table))])
-        return Receipt(epoch.number, "native", table.num_rows, size, {"staged": name})
+        body = memoryview(self._encoding.encode(table))
+        size = self._log.stage(name, [body])
+        detail = {"staged": name, "checksum": xxhash.xxh3_128_hexdigest(body)}
+        return Receipt(epoch.number, "native", table.num_rows, size, detail)
 
     def commit(self, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
         """With a move: one entry in the log, then the files get their names. Without: the files get their names."""
@@ -251,6 +253,16 @@ class FilesSink(SpooledSink):
                 expected=f"{receipt.size_bytes} bytes",
                 next_step="Put the file back; nothing else holds its rows.",
                 file=path,
+                sink=self.binding.sink,
+                epoch=receipt.epoch,
+            )
+        if checksum_of(path) != receipt.detail["checksum"]:
+            raise FileCorrupt(
+                f"A staged file of {self._label} is not what was prepared.",
+                file=path,
+                found="another checksum",
+                expected=f"xxh3 {receipt.detail['checksum']}",
+                next_step="Put the file back; nothing else holds its rows.",
                 sink=self.binding.sink,
                 epoch=receipt.epoch,
             )
