@@ -88,13 +88,24 @@ class ConsoleSink(SpooledSink):
         rows = rows_of(self.binding, receipts)
         shown = rows if self._limit is None else rows.slice(0, self._limit)
         try:
-            for line in _lines(shown, self.binding.mode):
-                print(line, file=out)
+            lines = _lines(shown, self.binding.mode)
             if len(shown) < len(rows):
-                print(f"… and {len(rows) - len(shown)} more rows", file=out)
-            out.flush()
+                lines.append(f"… and {len(rows) - len(shown)} more rows")
+            _write_at_once(out, "".join(f"{line}\n" for line in lines))
         except (OSError, ValueError) as error:
             raise OutcomeUnknown("The console did not take all rows.", found=error, sink=self.binding.sink) from error
+
+
+def _write_at_once(out: TextIO, text: str) -> None:
+    """In one go where there is a buffer of bytes beneath: text streams cut what they write into pieces of 8 KiB."""
+    out.flush()
+    beneath = getattr(out, "buffer", None)
+    if beneath is None:
+        out.write(text)
+    else:
+        beneath.write(text.encode(out.encoding or "utf-8", out.errors or "strict"))
+        beneath.flush()
+    out.flush()
 
 
 def _lines(rows: pa.Table, mode: Mode) -> list[str]:
