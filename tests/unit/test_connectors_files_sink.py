@@ -173,12 +173,33 @@ def test_a_flipped_byte_in_a_staged_file_stops_the_commit(bench: SinkBench, lake
     assert not list(lake.glob("*.parquet"))
 
 
+def test_a_flipped_byte_in_a_file_that_waits_for_its_name_is_seen_by_who_opens_next(
+    bench: SinkBench, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink, _ = bench.instance()
+    receipt = bench.prepare(sink, 1, numbered(1, 2, 3))
+
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    at("files.publish", "before", killed, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        sink.commit([receipt], move(0, 1))
+    [staged] = (lake / STAGED).iterdir()
+    body = bytearray(staged.read_bytes())
+    body[len(body) // 2] ^= 1
+    staged.write_bytes(body)
+    with pytest.raises(FileCorrupt) as corrupt:
+        bench.instance(2)
+    assert corrupt.value.where["file"] == staged
+
+
 def test_a_staged_file_that_is_gone_stops_the_commit(bench: SinkBench, lake: Path) -> None:
     sink, _ = bench.instance()
     receipt: Receipt = bench.prepare(sink, 1, [{"id": n, "name": "x" * 100} for n in range(5000)])
     [staged] = (lake / STAGED).iterdir()
     staged.unlink()
-    with pytest.raises(SinkUnavailable, match="not what was prepared"):
+    with pytest.raises(FileCorrupt, match="not what was prepared"):
         sink.commit([receipt], move(0, 1))
     assert bench.look() == ([], None)
 

@@ -25,7 +25,7 @@ from onefold.disk import durable_step, make_folder, publish_exclusive, remove, s
 from onefold.errors import FileCorrupt
 from onefold.types import Token, canonical_json
 
-__all__ = ["CommitLog", "Entry", "LoggedFile", "checksum_of"]
+__all__ = ["CommitLog", "Entry", "LoggedFile", "checksum_of", "damaged"]
 
 KEPT_ENTRIES = 16
 _REMOVED_AT_A_TIME = 64
@@ -34,12 +34,13 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class LoggedFile:
-    """A file of the data set: its name while staged, its final name, its size and rows."""
+    """A file of the data set: its name while staged, its final name, its size and rows; checksum: XXH3-128, hex."""
 
     staged: str
     final: str
     size_bytes: int
     rows: int
+    checksum: str
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,18 @@ def checksum_of(path: Path) -> str:
     return str(found.hexdigest())
 
 
+def damaged(path: Path, checksum: str, **where: object) -> FileCorrupt:
+    """The error of a staged file that is gone, or is not what was prepared."""
+    return FileCorrupt(
+        "A staged file is not what was prepared.",
+        file=path,
+        found="another checksum" if path.exists() else "no such file",
+        expected=f"xxh3 {checksum}",
+        next_step="Put the file back; nothing else holds its rows.",
+        **where,
+    )
+
+
 class CommitLog:
     """The log of one sink in one folder."""
 
@@ -121,6 +134,17 @@ class CommitLog:
     def is_newest(self, entry: Entry) -> bool:
         """Whether nothing came after it. If something did, the number may have been free because it was compacted."""
         return self._last_number() == entry.number
+
+    def verify(self, entry: Entry) -> None:
+        """Refuse staged files that changed since the entry was made. Raises FileCorrupt, OSError."""
+        for file in entry.files:
+            path = self.staged / file.staged
+            try:
+                found = checksum_of(path)
+            except FileNotFoundError:
+                continue  # it has its name already
+            if found != file.checksum:
+                raise damaged(path, file.checksum)
 
     def finish(self, entry: Entry) -> None:
         """Give the staged files of the newest entry their names. Idempotent. Raises DiskError."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 import xxhash
 
 from onefold.connectors.files.encoding import Encoding
-from onefold.connectors.files.log import CommitLog, Entry, LoggedFile, checksum_of
+from onefold.connectors.files.log import CommitLog, Entry, LoggedFile, checksum_of, damaged
 from onefold.connectors.spooling import (
     SpooledSink,
     file_name,
@@ -23,7 +23,7 @@ from onefold.connectors.spooling import (
     target_path,
 )
 from onefold.disk import publish_exclusive, remove
-from onefold.errors import DiskError, DiskFull, FileCorrupt, OutcomeUnknown, SchemaError, SinkUnavailable
+from onefold.errors import DiskError, DiskFull, OutcomeUnknown, SchemaError, SinkUnavailable
 from onefold.protocols import CheckResult, SinkPromise
 from onefold.types import (
     Binding,
@@ -94,6 +94,7 @@ class FilesSink(SpooledSink):
         if last is None:
             return None
         _refuse_changes(last, binding, self._label)
+        log.verify(last)
         log.finish(last)
         log.clean(last, [name for name in staged if _is_outrun(name, binding.journal, last.new)])
         return last.new
@@ -134,8 +135,8 @@ class FilesSink(SpooledSink):
         stem = f"{self._owner}-{number:020d}-{file_name(move.new.seal[:16])}"
         try:
             files = tuple(
-                LoggedFile(name, f"{stem}-{index:04d}{self._encoding.suffix}", size, rows)
-                for index, (name, size, rows) in enumerate(self._staged_files(receipts, move.new.seal))
+                LoggedFile(name, f"{stem}-{index:04d}{self._encoding.suffix}", size, rows, checksum)
+                for index, (name, size, rows, checksum) in enumerate(self._staged_files(receipts, move.new.seal))
             )
             columns = tuple((column.name, str(column.type)) for column in binding.schema)
             entry = Entry(number, found, move.new, files, columns)
@@ -227,8 +228,8 @@ class FilesSink(SpooledSink):
         waiting = [log.staged / file.staged for file in last.files] if last else []
         return [*named, *(path for path in waiting if path.exists())]
 
-    def _staged_files(self, receipts: Sequence[Receipt], seal: str) -> Iterator[tuple[str, int, int]]:
-        """(name, size, rows) of the staged files of these receipts: neighbours from the spool share one."""
+    def _staged_files(self, receipts: Sequence[Receipt], seal: str) -> Iterator[tuple[str, int, int, str]]:
+        """(name, size, rows, checksum) of the staged files of these receipts: neighbours from the spool share one."""
         log, binding = self._log, self.binding
         for number, (kind, group) in enumerate(itertools.groupby(receipts, key=lambda receipt: receipt.kind)):
             together = list(group)
@@ -237,41 +238,23 @@ class FilesSink(SpooledSink):
                 parts = [_JOINED, *_handle_parts(binding, together[-1].epoch, seal), str(number)]
                 name = ".".join([*parts, self._encoding.suffix[1:]]) + _STAGED
                 if rows.num_rows:
-                    yield name, log.stage(name, [memoryview(self._encoding.encode(rows))]), rows.num_rows
+                    body = memoryview(self._encoding.encode(rows))
+                    yield name, log.stage(name, [body]), rows.num_rows, xxhash.xxh3_128_hexdigest(body)
                 continue
             for receipt in together:
                 self._check_staged(log, receipt)
-                yield receipt.detail["staged"], receipt.size_bytes, receipt.rows
+                yield receipt.detail["staged"], receipt.size_bytes, receipt.rows, receipt.detail["checksum"]
 
     def _check_staged(self, log: CommitLog, receipt: Receipt) -> None:
-        path = log.staged / receipt.detail["staged"]
-        found = path.stat().st_size if path.exists() else None
-        if found != receipt.size_bytes:
-            raise SinkUnavailable(
-                f"A staged file of {self._label} is not what was prepared.",
-                found="missing" if found is None else f"{found} bytes",
-                expected=f"{receipt.size_bytes} bytes",
-                next_step="Put the file back; nothing else holds its rows.",
-                file=path,
-                sink=self.binding.sink,
-                epoch=receipt.epoch,
-            )
-        if checksum_of(path) != receipt.detail["checksum"]:
-            raise FileCorrupt(
-                f"A staged file of {self._label} is not what was prepared.",
-                file=path,
-                found="another checksum",
-                expected=f"xxh3 {receipt.detail['checksum']}",
-                next_step="Put the file back; nothing else holds its rows.",
-                sink=self.binding.sink,
-                epoch=receipt.epoch,
-            )
+        path, checksum = log.staged / receipt.detail["staged"], receipt.detail["checksum"]
+        if not path.exists() or checksum_of(path) != checksum:
+            raise damaged(path, checksum, sink=self.binding.sink, epoch=receipt.epoch)
 
     def _write_untold(self, receipts: Sequence[Receipt]) -> None:
         """Without a token a repeated delivery must not replace a file: each gets a name that is free."""
         log, binding = self._log, self.binding
         label = f"{self._owner}-untold-{file_name(binding.journal)}-{binding.incarnation}"
-        for name, _, _ in self._staged_files(receipts, "untold"):
+        for name, *_ in self._staged_files(receipts, "untold"):
             epochs = f"{receipts[0].epoch:020d}-{receipts[-1].epoch:020d}"
             for count in itertools.count():
                 final = self._folder / f"{label}-{epochs}-{count:04d}{self._encoding.suffix}"
