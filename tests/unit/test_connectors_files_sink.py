@@ -213,11 +213,14 @@ def test_a_repeated_delivery_without_a_token_replaces_nothing(bench: SinkBench) 
     assert weaker.ids() == [1, 1, 2, 2]
 
 
-def test_a_damaged_entry_is_named(bench: SinkBench, lake: Path) -> None:
+@pytest.mark.parametrize("what", [b'"rows":1', b"parquet.staged", b'"number":1', b'"epoch\\":1', b"\n"])
+def test_a_damaged_entry_is_named(bench: SinkBench, lake: Path, what: bytes) -> None:
     sink, _ = bench.instance()
     commit(bench, sink, 1)
     [entry] = (lake / LOG).glob("*.json")
-    entry.write_bytes(entry.read_bytes()[:20])
+    body = entry.read_bytes()
+    place = body.index(what) + len(what) - 1
+    entry.write_bytes(body[:20] if what == b"\n" else body[:place] + b"7" + body[place + 1 :])
     with pytest.raises(FileCorrupt) as caught:
         bench.instance(2)
     assert str(entry) in str(caught.value)

@@ -62,12 +62,14 @@ class Entry:
             "files": [vars(file) for file in self.files],
             "columns": [list(column) for column in self.columns],
         }
-        return canonical_json(body).encode() + b"\n"
+        return canonical_json({**body, "checksum": _digest(body)}).encode() + b"\n"
 
     @staticmethod
     def from_json(text: bytes) -> Entry:
         """The inverse. Raises ValueError, KeyError or TypeError on anything else."""
         body = json.loads(text)
+        if body.pop("checksum") != _digest(body):
+            raise ValueError("another checksum than was written")
         return Entry(
             body["number"],
             None if body["old"] is None else Token.from_json(body["old"]),
@@ -75,6 +77,10 @@ class Entry:
             tuple(LoggedFile(**file) for file in body["files"]),
             tuple((name, kind) for name, kind in body["columns"]),
         )
+
+
+def _digest(body: dict[str, Any]) -> str:
+    return str(xxhash.xxh3_128_hexdigest(canonical_json(body).encode()))
 
 
 def checksum_of(path: Path) -> str:
