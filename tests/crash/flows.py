@@ -24,7 +24,7 @@ def read(flow: of.Flow, folder: Path) -> Any:
         of.files(str(folder / "in" / "*.jsonl*"), format="json", complete="rename"),
         schema=SCHEMA,
         event_time="paid_at",
-        lateness="10 minutes",
+        lateness="1 hour",
         name="in",
     )
 
@@ -55,6 +55,27 @@ def ledgers(folder: Path) -> of.Flow:
     rows.append(of.files(str(folder / "lines"), format="json"))
     rows.append(of.duckdb(str(folder / "ledger.duckdb")).table("ledger_duckdb"))
     rows.append(of.sqlite(str(folder / "ledger.sqlite")).table("ledger_sqlite"))
+    return flow
+
+
+def plain(folder: Path) -> of.Flow:
+    """One sink: what negative controls are tried on."""
+    flow = of.Flow("plain", **SMALL)
+    kept(flow, folder).append(of.sqlite(str(folder / "ledger.sqlite")).table("ledger_sqlite"))
+    return flow
+
+
+def poisoned(folder: Path) -> of.Flow:
+    """Usual epochs, for input that is bad from one end to the other."""
+    flow = of.Flow("poisoned")
+    read(flow, folder).append(of.sqlite(str(folder / "ledger.sqlite")).table("ledger_sqlite"))
+    return flow
+
+
+def lake(folder: Path) -> of.Flow:
+    """One data set."""
+    flow = of.Flow("lake", **SMALL)
+    kept(flow, folder).append(of.files(str(folder / "ledger")))
     return flow
 
 
@@ -124,6 +145,29 @@ def judge_ledgers(folder: Path) -> Count:
     count.rows("duckdb", ledger, Counter(duck))
     lite = oracle.sqlite_rows(folder / "ledger.sqlite", LEDGER.format("ledger_sqlite"))
     count.rows("sqlite", ledger, Counter(map(oracle.typed, lite)))
+    return count
+
+
+def judge_plain(folder: Path) -> Count:
+    """Every kept row."""
+    expected, count = _expect(folder)
+    lite = oracle.sqlite_rows(folder / "ledger.sqlite", LEDGER.format("ledger_sqlite"))
+    count.rows("sqlite", expected.ledger(), Counter(map(oracle.typed, lite)))
+    return count
+
+
+def judge_poisoned(folder: Path) -> Count:
+    """As many dead letters as lines, each with its own bytes; too many to compare one by one."""
+    path = oracle.state_of(folder) / "dead-letters.sqlite"
+    lines = sum(1 for _ in oracle.lines_of(folder))
+    found, distinct = oracle.sqlite_rows(path, "SELECT count(*), count(DISTINCT raw) FROM dead_letters")[0]
+    return Count(events=lines, lost=lines - min(lines, distinct), duplicated=found - distinct)
+
+
+def judge_lake(folder: Path) -> Count:
+    """Every kept row."""
+    expected, count = _expect(folder)
+    count.rows("ledger", expected.ledger(), Counter(oracle.parquet_rows(folder / "ledger")))
     return count
 
 

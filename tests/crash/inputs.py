@@ -39,8 +39,21 @@ def arrive_at_once(folder: Path, life: int) -> bool:
     return arrive(folder, FILES)
 
 
+def poison(folder: Path, lines: int) -> None:
+    """One file of lines that are no JSON, each of them different."""
+    place = folder / "in"
+    place.mkdir()
+    with (folder / "1.part").open("wb") as file:
+        for start in range(0, lines, 10_000):
+            chunk = range(start, min(start + 10_000, lines))
+            file.writelines(
+                b'{"event_id": "e%d", "merchant": "m1", "amount": broken by a producer\n' % n for n in chunk
+            )
+    (folder / "1.part").rename(place / "0001.jsonl")
+
+
 def _files(events: int, seed: int) -> Iterator[bytes]:
-    lines = [json_line for event in _events(events, random.Random(seed)) for json_line in (event,)]
+    lines = list(_events(events, random.Random(seed)))
     size = -(-len(lines) // FILES)
     for start in range(0, len(lines), size):
         yield b"".join(line + b"\n" for line in lines[start : start + size])
@@ -52,14 +65,14 @@ def _events(events: int, luck: random.Random) -> Iterator[bytes]:
     for number in range(events):
         dice = luck.random()
         if dice < 0.15 and sent:
-            copy = dict(luck.choice(sent[-200:]))
+            copy = dict(luck.choice(sent[-120:]))
             if luck.random() < 0.3:
                 copy["amount"] = f"{luck.randrange(1, 9999) / 100:.2f}"
             yield json.dumps(copy).encode()
             continue
         seconds = number * 40 - luck.randrange(0, 500)
         if dice < 0.20:
-            seconds -= 3600  # late, once the first hour is over
+            seconds -= 9000  # late, once there is something to be late for
         event: dict[str, object] = {
             "event_id": f"e{number}",
             "merchant": f"m{luck.randrange(6)}",

@@ -16,7 +16,7 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 
-LATENESS = timedelta(minutes=10)
+LATENESS = timedelta(hours=1)
 COLUMNS = ("event_id", "merchant", "amount", "paid_at")
 
 

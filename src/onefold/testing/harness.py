@@ -79,7 +79,11 @@ class Results:
 
 
 def _short(end: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in end.items() if name not in ("steps", "recovery", "error"))
+    return ", ".join(
+        f"{name} {value}"
+        for name, value in end.items()
+        if name not in ("steps", "recovery", "error", "most_memory_bytes")
+    )
 
 
 def steps_of(subject: Subject, folder: Path, server: ForkServer) -> list[str]:

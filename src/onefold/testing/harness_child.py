@@ -11,6 +11,7 @@ import faulthandler
 import importlib
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -35,6 +36,7 @@ STACK_FILE = "processes.txt"
 
 ERRNO = {"full": errno.ENOSPC, "fail": errno.EIO}
 PR_SET_PDEATHSIG = 1
+RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclass
@@ -128,6 +130,7 @@ def live(order: Mapping[str, Any], report: int) -> None:
     disk.observer = None
     now = clock.monotonic()
     end["seconds"] = now - began
+    end["most_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES
     end["recovery"] = (first_seal[0] if first_seal else now) - began
     end["modules"] = sorted(name for name in set(sys.modules) - before if sys.modules[name] is not None)
     end["steps"] = [f"{moment} {step}" for step, moment in fate.seen] if order["lists_steps"] else []

@@ -17,7 +17,8 @@ from onefold.testing.harness_schedules import Life, Schedule
 __all__ = ["Judgement", "OVERTAKEN", "Result", "Stage", "Subject", "exactly_once"]
 
 End: TypeAlias = Mapping[str, Any]
-"""end: done, failed (code, text, error) or killed; events, behind, stopped, given_up, seconds, recovery, steps."""
+"""end: done, failed (code, text, error) or killed; events, behind, stopped, given_up, seconds, recovery, steps,
+most_memory_bytes (of the process so far)."""
 
 LIFE_SECONDS = 60.0
 """A process that takes longer hangs: it is killed and the schedule fails."""
