@@ -125,7 +125,7 @@ class Stage:
         self.folder = folder
         self.state = folder / "state"
         self.lists_steps = False
-        self._subject = subject
+        self.subject = subject
         self._server = server
         self._lives = 0
         self._has_all = False
@@ -155,21 +155,21 @@ class Stage:
     def judge(self) -> Result:
         """Compare the sinks with the input, unless there are complaints already."""
         if not self.result.complaints:
-            self.result.judgement = self._subject.judge(self.folder)
-            self.result.complaints += self._subject.accept(self.result.judgement)
+            self.result.judgement = self.subject.judge(self.folder)
+            self.result.complaints += self.subject.accept(self.result.judgement)
         return self.result
 
     def _start(self, life: Life | None, *, is_locked: bool = True) -> int:
-        self._has_all = self._subject.arrive(self.folder, self._lives) or self._has_all
+        self._has_all = self.subject.arrive(self.folder, self._lives) or self._has_all
         self._lives += 1
         act = life.act if life and life.step else ""
         return self._server.start(
             {
-                "build": _name_of(self._subject.build),
-                "arrange": [_name_of(each) for each in self._subject.arrange],
+                "build": _name_of(self.subject.build),
+                "arrange": [_name_of(each) for each in self.subject.arrange],
                 "folder": str(self.folder),
                 "state": str(self.state),
-                "close": self._subject.close and self._has_all,
+                "close": self.subject.close and self._has_all,
                 "is_locked": is_locked,
                 "act": "freeze" if act == "fork" else act,
                 "step": life.step if life else "",
