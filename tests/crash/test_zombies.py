@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from onefold.testing.harness import OVERTAKEN, ForkServer, Results, at_every_step, chosen, run_schedules, steps_of
+from onefold.testing.harness_stage import NONE, NOT_ADOPTED
 from tests.crash.subjects import SUBJECTS
 
 pytestmark = pytest.mark.crash
