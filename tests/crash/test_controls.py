@@ -40,6 +40,9 @@ CONTROLS: dict[Callable[[], None], tuple[Subject, list[str], str]] = {
 }
 
 
+ATTEMPTS = 6
+
+
 def seen(subject: Subject, results: Results, what: str) -> bool:
     """Whether some schedule showed it. "stopped": a process refused to go on."""
     if what == "stopped":
@@ -56,6 +59,10 @@ def test_a_safeguard_that_is_taken_out_is_missed(
     with_it = run_schedules(subject, played, tmp_path / "with", server)
     assert not with_it.failures, with_it.text()
     subject = replace(subject, arrange=(*subject.arrange, control))
-    without_it = run_schedules(subject, played, tmp_path / "without", server)
-    print(without_it.text())
-    assert seen(subject, without_it, what), without_it.text()
+    tables = []
+    for attempt in range(ATTEMPTS):  # which of two processes is first is not in a schedule's hand
+        without_it = run_schedules(subject, played, tmp_path / f"without-{attempt}", server)
+        tables.append(without_it.text())
+        if seen(subject, without_it, what):
+            return
+    raise AssertionError("\n".join(tables))
