@@ -104,7 +104,7 @@ class EpochCore:
         self._may_abort = recovered.may_abort
         self._is_together = commit == "together"
         self._draft: _Draft | None = None
-        self._found: dict[str, tuple[Handle, ...]] = {}
+        self._orphans: dict[str, tuple[Handle, ...]] = {}
         self._aborts_awaited = 0
         self._orphans_are_gone = False
         self._settling: EpochNumber | None = None
@@ -161,9 +161,10 @@ class EpochCore:
     def _react(self, event: Event) -> list[Step]:
         match event:
             case SinkOpened(sink, token, handles):
-                self._found[sink] = handles
                 steps = self.courses[sink].opened(token, self.settled)
                 self._demand_prepared(sink, handles)
+                # Judged by the token that was read with them: a handle may be delivered before all sinks are open.
+                self._orphans[sink] = tuple(handle for handle in handles if self._is_orphan(sink, handle))
                 return steps
             case OpenFailed(sink, error):
                 return self.courses[sink].open_failed(error)
@@ -303,12 +304,10 @@ class EpochCore:
             return []
         if self._aborts_awaited:
             return []
-        if any(name not in self._found for name in self.courses):
+        if any(name not in self._orphans for name in self.courses):
             return []
-        orphans = [
-            (s, handle) for s, handles in self._found.items() for handle in handles if self._is_orphan(s, handle)
-        ]
-        self._found = dict.fromkeys(self._found, ())
+        orphans = [(sink, handle) for sink, handles in self._orphans.items() for handle in handles]
+        self._orphans = dict.fromkeys(self._orphans, ())
         if not orphans:
             self._orphans_are_gone = True
             return []

@@ -64,8 +64,8 @@ CORE = (
     bug(
         "handles are aborted before all sinks were opened",
         "epoch.py",
-        "if any(name not in self._found for name in self.courses):",
-        "if not self._found:",
+        "if any(name not in self._orphans for name in self.courses):",
+        "if not self._orphans:",
         "simulation",
     ),
     bug(

@@ -8,7 +8,7 @@ from onefold.chain import Chain, Header
 from onefold.course import SinkRule
 from onefold.epoch import EpochCore, Recovered
 from onefold.errors import StateUnknown
-from onefold.steps import AbortHandle, Halt, SinkOpened, Step
+from onefold.steps import AbortHandle, CommitSink, Committed, Halt, SinkOpened, Step
 from onefold.types import EpochNumber, Guarantee, Handle, Incarnation, SealId, Token
 
 SEALED = Header(EpochNumber(1), SealId("one"), "J", {}, {"a": 2}, {"a": 20})
@@ -44,3 +44,18 @@ def test_a_copied_journal_aborts_nothing() -> None:
     assert isinstance(step, Halt)
     assert isinstance(step.error, StateUnknown)
     assert "--adopt" in str(step.error)
+
+
+def test_rows_delivered_before_all_sinks_are_open_are_no_leftovers() -> None:
+    """Found by a zombie of a copied journal: the copy refused its own first delivery as undecided."""
+    staged = Header(EpochNumber(2), SealId("two"), "one", {}, {"a": 2}, {"a": 20}, staged=frozenset({"a"}))
+    rules = tuple(SinkRule(name, Guarantee.EXACTLY_ONCE) for name in ("a", "b"))
+    recovered = Recovered(Chain("J", [SEALED, staged]), Incarnation(7), EpochNumber(1), rules, False)
+    core = EpochCore(recovered, commit="together")
+    core.start()
+    token = Token(EpochNumber(1), SealId("one"))
+    (commit,) = core.on(SinkOpened("a", token, (handle(),)))
+    assert isinstance(commit, CommitSink)
+    assert not any(isinstance(step, Halt) for step in core.on(Committed("a")))
+    assert core.on(SinkOpened("b", token)) == []
+    assert core.can_offer

@@ -20,6 +20,8 @@ End: TypeAlias = Mapping[str, Any]
 """end: done, failed (code, text, error) or killed; events, behind, stopped, given_up, seconds, recovery, steps,
 most_memory_bytes (of the process so far)."""
 
+STATE_FOLDER = "state"
+
 LIFE_SECONDS = 60.0
 """A process that takes longer hangs: it is killed and the schedule fails."""
 
@@ -36,7 +38,7 @@ DISK = frozenset({"disk-full", "disk-failed"})
 
 
 NOT_ADOPTED = frozenset({"state-unknown"})
-"""How a copy ends that finds prepared handles undecided: the original goes on."""
+"""How a copy ends that finds prepared handles undecided: the original goes on, or a person adopts the copy."""
 
 NONE: frozenset[str] = frozenset()
 
@@ -123,12 +125,13 @@ class Stage:
         folder.mkdir(parents=True)
         self.result = Result(schedule, folder)
         self.folder = folder
-        self.state = folder / "state"
+        self.state = folder / STATE_FOLDER
         self.lists_steps = False
         self.subject = subject
         self._server = server
         self._lives = 0
         self._has_all = False
+        self._is_adopted = False
 
     def live(self, life: Life | None, *, may_fail: frozenset[str] = frozenset(), seconds: float = LIFE_SECONDS) -> End:
         """One process, with an ordered fate or (None) untouched; how it ended.
@@ -143,11 +146,16 @@ class Stage:
         return self._beside(pid, life)
 
     def finish(self) -> None:
-        """Untouched processes until all input has arrived and is drained."""
+        """Untouched processes until all input has arrived and is drained.
+
+        A copied journal that is all there is left is adopted when it asks for that, once.
+        """
         for _ in range(MOST_LIVES):
             if self.result.complaints:
                 return
-            end = self.live(None)
+            is_unadopted = self.state != self.folder / STATE_FOLDER and not self._is_adopted
+            end = self.live(None, may_fail=NOT_ADOPTED if is_unadopted else NONE)
+            self._is_adopted |= end["end"] == "failed"
             if self._has_all and end["end"] == "done":
                 return
         self.result.complaints.append(f"not drained after {MOST_LIVES} processes")
@@ -171,6 +179,7 @@ class Stage:
                 "state": str(self.state),
                 "close": self.subject.close and self._has_all,
                 "is_locked": is_locked,
+                "adopts": self._is_adopted,
                 "act": "freeze" if act == "fork" else act,
                 "step": life.step if life else "",
                 "count": life.count if life else 0,

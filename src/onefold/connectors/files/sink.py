@@ -23,7 +23,7 @@ from onefold.connectors.spooling import (
     target_path,
 )
 from onefold.disk import publish_exclusive, remove
-from onefold.errors import DiskError, DiskFull, OutcomeUnknown, SchemaError, SinkUnavailable
+from onefold.errors import DiskError, DiskFull, FileCorrupt, OutcomeUnknown, SchemaError, SinkUnavailable
 from onefold.protocols import CheckResult, SinkPromise
 from onefold.types import (
     Binding,
@@ -127,10 +127,7 @@ class FilesSink(SpooledSink):
             self._write_untold(receipts)
             return
         binding, log = self.binding, self._log
-        last = self._last(log)
-        found = last.new if last else None
-        if not same_token(found, move.expected):
-            raise refuse_token(binding, found, move.expected)
+        last = self._refuse_if_moved(move)
         number = last.number + 1 if last else 1
         stem = f"{self._owner}-{number:020d}-{file_name(move.new.seal[:16])}"
         try:
@@ -139,17 +136,28 @@ class FilesSink(SpooledSink):
                 for index, (name, size, rows, checksum) in enumerate(self._staged_files(receipts, move.new.seal))
             )
             columns = tuple((column.name, str(column.type)) for column in binding.schema)
-            entry = Entry(number, found, move.new, files, columns)
+            entry = Entry(number, move.expected, move.new, files, columns)
             is_ours = log.append(entry)
         except DiskFull as error:  # before the entry: nobody trusts what was staged
             raise self._unavailable(error) from error
+        except FileCorrupt:
+            self._refuse_if_moved(move)  # whoever moved the token has given the staged files their names
+            raise
         if not is_ours:
-            newest = self._last(log)
-            raise refuse_token(binding, newest.new if newest else None, move.expected)
+            self._refuse_if_moved(move)
+            raise OutcomeUnknown(f"Another instance wrote to {self._label} meanwhile.", sink=binding.sink)
         if not log.is_newest(entry):
             raise OutcomeUnknown(f"Another instance wrote to {self._label} meanwhile.", sink=binding.sink)
         log.finish(entry)
         log.compact(entry)
+
+    def _refuse_if_moved(self, move: TokenMove) -> Entry | None:
+        """The newest entry, if it is the one that the move expects."""
+        last = self._last(self._log)
+        found = last.new if last else None
+        if not same_token(found, move.expected):
+            raise refuse_token(self.binding, found, move.expected)
+        return last
 
     def handles(self) -> Sequence[Handle]:
         """Staged files of epochs that are in no entry."""

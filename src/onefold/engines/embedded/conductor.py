@@ -6,6 +6,7 @@ opens and commits that sink; the conductor's own thread runs the core and tells 
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import logging
 import queue
@@ -18,7 +19,7 @@ from onefold.engines.embedded.opening import OpenedFlow
 from onefold.engines.embedded.sealing import Draft, Forgotten, SealingLane
 from onefold.engines.embedded.workers import Workers
 from onefold.epoch import EpochCore
-from onefold.errors import OnefoldError, SinkUnavailable, check
+from onefold.errors import Fenced, OnefoldError, SinkUnavailable, check
 from onefold.protocols import Clock, JournalRecord
 from onefold.steps import (
     AbortHandle,
@@ -149,18 +150,36 @@ class Conductor:
         return True
 
     def close(self) -> None:
-        """End the lanes, close sinks and journal. Safe after a halt."""
+        """End the lanes, close sinks and journal; look at `halted` afterwards. Safe after a halt."""
         for name, output in self.opened.outputs.items():
             self._workers.submit(f"sink {name}", output.sink.close)
         self._workers.close()
         try:
-            self.opened.snapshots.wait()
-        except OnefoldError as error:
-            if self.halted is None:
-                raise
-            LOG.warning("the snapshot that was under way failed as well: %s", error.summary)
+            self._await_snapshot()
+            self._blame_successor_first()
         finally:
             self.opened.journal.close()
+
+    def _await_snapshot(self) -> None:
+        try:
+            self.opened.snapshots.wait()
+        except OnefoldError as error:
+            if self.halted is not None:
+                LOG.warning("the snapshot that was under way failed as well: %s", error.summary)
+            self.halted = self.halted or error
+
+    def _blame_successor_first(self) -> None:
+        """An instance that was overtaken may find files gone and tokens moved: neither is damage."""
+        if self.halted is None or isinstance(self.halted, Fenced):
+            return
+        journal, ours = self.opened.journal, self._sealing.number
+        with contextlib.suppress(OnefoldError):
+            last = journal.last_number()
+            is_ours = {number for number, record in journal.read(last) if record.kind != "start"} == {ours + 1}
+            if last > ours and not is_ours:  # one record more may be ours: appended, and its answer lost
+                fenced = Fenced(file=journal.path, found=f"record {last}", expected=f"record {ours} to be the last")
+                fenced.__cause__ = self.halted
+                self.halted = fenced
 
     # ------------------------------------------------------------------------------------------------ core's loop
 

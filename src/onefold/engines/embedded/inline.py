@@ -90,8 +90,10 @@ class InlineRun:
     def pump(self) -> None:
         """Do what is due now, without new input."""
         while self.conductor.pump(0.0):
-            if self.conductor.halted is not None:
-                raise self.conductor.halted
+            self._raise_if_halted()
+        self._raise_if_halted()
+
+    def _raise_if_halted(self) -> None:
         if self.conductor.halted is not None:
             raise self.conductor.halted
 
@@ -119,6 +121,7 @@ class InlineRun:
             if self.conductor.drained is not None:
                 self._ingest.close()
                 self.conductor.close()
+                self._raise_if_halted()
                 return
             self.clock.advance(1.0)
         raise OnefoldError(

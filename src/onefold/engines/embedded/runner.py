@@ -23,7 +23,7 @@ from onefold.engines.embedded.sealing import Draft
 from onefold.engines.embedded.snapshotting import SnapshotPacer
 from onefold.engines.embedded.status import Status, status
 from onefold.engines.embedded.workers import ThreadWorkers
-from onefold.errors import OnefoldError
+from onefold.errors import Fenced, OnefoldError
 from onefold.guarantee.declared import refuse_unkept
 from onefold.plan import Plan
 from onefold.protocols import Clock
@@ -197,7 +197,8 @@ class Run:
         try:
             target()
         except BaseException as error:  # noqa: BLE001 - raised again by wait()
-            self._failure = self._failure or error
+            if self._failure is None or isinstance(error, Fenced):  # what else failed is its consequence
+                self._failure = error
         finally:
             if target != self._conduct:
                 self._put(self._to_compute if target == self._read else self._computed, None)
