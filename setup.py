@@ -4,7 +4,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 KERNEL = "src/onefold/kernel"
-SHARED = {"index": ["partition.pxd"], "rowhash": ["siphash.pxd"]}
+SHARED = {"index": ["partition.pxd"], "rowhash": ["siphash.pxd"], "scan": []}
 
 setup(
     ext_modules=cythonize(

@@ -62,7 +62,7 @@ BESIDE = {
 
 PORTS: dict[str, frozenset[str]] = {
     "disk": frozenset({"journal", "spool", "state", "connectors", "engines", "testing", "verify", "cli"}),
-    "kernel": frozenset({"state", "books", "operators"}),
+    "kernel": frozenset({"state", "books", "operators", "formats"}),
     "clock": frozenset({"connectors", "journal", "engines", "testing", "verify", "cli", "dashboard"}),
 }
 """Doors to the outside, and who may use them. They themselves see types, errors and protocols."""

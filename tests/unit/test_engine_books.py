@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -156,8 +156,8 @@ def test_a_few_rows_are_too_few_to_judge(bench: Bench) -> None:
 def test_rows_that_vanish_between_two_operators_stop_the_flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = Dedup.run
 
-    def loses_one(self: Dedup, rows: pa.Table) -> tuple[pa.Table, DedupCounts]:
-        kept, counts = honest(self, rows)
+    def loses_one(self: Dedup, rows: pa.Table, columns: Sequence[str]) -> tuple[pa.Table, DedupCounts]:
+        kept, counts = honest(self, rows, columns)
         return kept.slice(1), counts
 
     monkeypatch.setattr(Dedup, "run", loses_one)

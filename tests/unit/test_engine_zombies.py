@@ -69,12 +69,19 @@ def test_a_failed_snapshot_does_not_hide_why_the_instance_stopped(
         raise DiskFailed(where="a part that the successor cleaned away")
 
     monkeypatch.setattr(run.conductor.opened.snapshots, "wait", fail)
-    if is_halted:
-        run.conductor.halted = Fenced()
-        run.conductor.close()
-    else:
-        with pytest.raises(DiskFailed):
-            run.conductor.close()
+    run.conductor.halted = Fenced() if is_halted else None
+    run.conductor.close()
+    assert isinstance(run.conductor.halted, Fenced if is_halted else DiskFailed)
+
+
+def test_what_goes_wrong_after_a_successor_started_is_put_down_to_it(bench: Bench) -> None:
+    """Found by freezing a process: it woke, missed a file that its successor had freed, and called it damage."""
+    run = bench.open(bench.flow("a"))
+    bench.open(bench.flow("a"), is_locked=False).abandon()
+    run.conductor.halted = FileCorrupt(file="gone")
+    run.conductor.close()
+    assert isinstance(run.conductor.halted, Fenced)
+    assert isinstance(run.conductor.halted.__cause__, FileCorrupt)
 
 
 def test_a_run_that_must_end_waits_for_no_more_input(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from onefold.errors import check
+from onefold.kernel.scan import places_of
 
 __all__ = ["CUT_MARK", "MAX_RECORD_BYTES", "Quoting", "Records", "split_records"]
 
@@ -20,7 +21,6 @@ CUT_MARK = b"\xff[onefold: cut, the record is too long]"
 """The end of a value that is no whole record. It is not UTF-8, so no text format takes it for one."""
 
 _SHOWN_BYTES = 4096
-_SEARCH_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -82,25 +82,16 @@ _LF, _CR = 10, 13
 
 
 def _line_ends(octets: npt.NDArray[np.uint8], bytes_of: memoryview, quoting: Quoting | None) -> npt.NDArray[np.int64]:
-    ends = _places_of(_LF, octets)
+    ends = places_of(octets, _LF)
     if quoting is None:
         return ends
-    quotes = np.flatnonzero(octets == quoting.quote[0])
+    quotes = places_of(octets, quoting.quote[0])
     if not len(quotes):
         return ends
     if quoting.escape is None and _is_regular(octets, quotes, quoting):
         is_outside: npt.NDArray[np.bool_] = np.searchsorted(quotes, ends) % 2 == 0
         return np.asarray(ends[is_outside], np.int64)
     return _walked_ends(bytes(bytes_of), quoting)
-
-
-def _places_of(byte: int, octets: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """In pieces that stay in the cache: fresh memory of the buffer's size would cost more than the search."""
-    found = [
-        np.flatnonzero(octets[start : start + _SEARCH_BYTES] == byte) + start
-        for start in range(0, len(octets), _SEARCH_BYTES)
-    ]
-    return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
 def _is_regular(octets: npt.NDArray[np.uint8], quotes: npt.NDArray[np.int64], quoting: Quoting) -> bool:

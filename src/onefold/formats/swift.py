@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from onefold.formats.types import is_json, is_uuid
+from onefold.kernel.scan import all_among, count_of, is_in, places_of
 
 __all__ = ["cast_texts", "holds_flat_objects", "is_swift"]
 
@@ -42,7 +43,7 @@ def holds_flat_objects(text: pa.ChunkedArray) -> bool:
             continue
         if bool((ends == starts).any()) or not bool((octets[starts] == _OPEN_BRACE).all()):
             return False
-        if np.count_nonzero(octets == _OPEN_BRACE) != len(starts) or bool((octets == _OPEN_BRACKET).any()):
+        if count_of(octets, _OPEN_BRACE) != len(starts) or is_in(octets, _OPEN_BRACKET):
             return False
     return True
 
@@ -80,11 +81,11 @@ def _is_regular_number(chunk: pa.Array) -> bool:
     octets, starts, ends = _present(chunk)
     if not len(starts):
         return True
-    if bool((ends == starts).any()) or not bool(_NUMBER_BYTES[octets].all()):
+    if bool((ends == starts).any()) or not all_among(octets, _NUMBER_BYTES):
         return False
     first, last = octets[starts], octets[ends - 1]
-    signs = np.count_nonzero(octets == _MINUS)
-    points = np.flatnonzero(octets == _DOT)
+    signs = count_of(octets, _MINUS)
+    points = places_of(octets, _DOT)
     return bool(
         signs == np.count_nonzero(first == _MINUS)
         and (first != _DOT).all()
@@ -100,7 +101,7 @@ def _is_regular_time(chunk: pa.Array) -> bool:
     return not len(starts) or bool(
         (lengths >= _SECONDS_LENGTH).all()
         and (lengths <= _MICROS_LENGTH).all()
-        and _TIME_BYTES[octets].all()
+        and all_among(octets, _TIME_BYTES)
         and (octets[ends - 1] != _DOT).all()
     )
 
@@ -121,9 +122,9 @@ def _parts(chunk: pa.Array) -> tuple[Octets, Offsets, Offsets]:
     return octets[bounds[0] : bounds[-1]], bounds_in[:-1], bounds_in[1:]
 
 
-def _table(allowed: bytes) -> npt.NDArray[np.bool_]:
-    table = np.zeros(256, np.bool_)
-    table[np.frombuffer(allowed, np.uint8)] = True
+def _table(allowed: bytes) -> Octets:
+    table = np.zeros(256, np.uint8)
+    table[np.frombuffer(allowed, np.uint8)] = 1
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,10 +35,11 @@ class Dedup:
         self.node = node
         self.keys = KeySet(node.name, state_key, node.within_micros)
 
-    def run(self, rows: pa.Table) -> tuple[pa.Table, DedupCounts]:
-        """The rows that are first of their key."""
+    def run(self, rows: pa.Table, columns: Sequence[str]) -> tuple[pa.Table, DedupCounts]:
+        """The rows that are first of their key, with these columns."""
+        out = rows.select(columns)
         if rows.num_rows == 0:
-            return rows, DedupCounts(0, 0, 0)
+            return out, DedupCounts(0, 0, 0)
         hashes = self.keys.hash(rows.select(list(self.node.key)))
         if self.node.event_time is None:
             times = np.zeros(rows.num_rows, dtype=np.int64)
@@ -46,7 +48,7 @@ class Dedup:
         is_first = self.keys.first_seen(hashes, times)
         kept = int(np.count_nonzero(is_first))
         counts = DedupCounts(rows.num_rows, rows.num_rows - kept, kept)
-        return (rows if kept == rows.num_rows else rows.filter(pa.array(is_first))), counts
+        return (out if kept == rows.num_rows else out.filter(pa.array(is_first))), counts
 
     def advance(self, watermark: int | None) -> None:
         """No row to come is older than the watermark (microseconds): drop keys that none can meet, step by step."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from onefold.errors import UserCodeError
 
-__all__ = ["Sql", "identifier", "literal_interval"]
+__all__ = ["Sql", "identifier", "identifiers", "literal_interval"]
 
 
 class Sql:

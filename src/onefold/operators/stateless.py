@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from onefold.errors import ExtraMissing, UserCodeError
-from onefold.operators.sql import Sql, identifier
+from onefold.operators.sql import Sql, identifier, identifiers
 from onefold.plan import ExplodeNode, MapNode, SelectNode, WhereNode
 
 __all__ = ["explode", "fused_query", "run_map"]
@@ -28,11 +28,12 @@ def fused_query(nodes: Sequence[WhereNode | SelectNode]) -> str:
     return query
 
 
-def run_fused(sql: Sql, nodes: Sequence[WhereNode | SelectNode], rows: pa.Table) -> pa.Table:
-    """Runs the chain. Input order is kept."""
+def run_fused(sql: Sql, nodes: Sequence[WhereNode | SelectNode], rows: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """Runs the chain, for these columns of its last node. Input order is kept."""
+    schema = pa.schema([nodes[-1].schema.field(name) for name in columns])
     if rows.num_rows == 0:
-        return nodes[-1].schema.empty_table()
-    return sql.run(fused_query(nodes), {"input": rows}, nodes[-1].schema)
+        return schema.empty_table()
+    return sql.run(f"SELECT {identifiers(columns)} FROM ({fused_query(nodes)})", {"input": rows}, schema)
 
 
 def explode(node: ExplodeNode, rows: pa.Table) -> pa.Table:

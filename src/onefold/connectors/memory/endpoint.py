@@ -13,6 +13,7 @@ from onefold.connectors.memory.sink import MemorySink
 from onefold.connectors.memory.source import MemorySource
 from onefold.connectors.memory.store import Fault, MemoryStore, forget, store_named
 from onefold.connectors.spooling import check_key
+from onefold.errors import SchemaError
 from onefold.protocols import Format
 from onefold.types import Mode, PartitionId
 
@@ -61,9 +62,17 @@ class MemoryEndpoint:
         return MemorySink(self.name)
 
     def feed(self, rows: pa.Table | Iterable[Mapping[str, Any]], *, partition: str = "0") -> None:
-        """Append rows for the source: a table, or dicts."""
-        table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist([dict(row) for row in rows], self.schema)
-        self._append(partition, table)
+        """Append rows for the source: a table, or dicts. Raises SchemaError for a value of another type."""
+        if not isinstance(rows, pa.Table):
+            try:
+                rows = pa.Table.from_pylist([dict(row) for row in rows], self.schema)
+            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                raise SchemaError(
+                    f"{self.label} was fed a value that does not fit its column.",
+                    found=str(error),
+                    expected=", ".join(f"{column.name} {column.type}" for column in self.schema or ()),
+                ) from error
+        self._append(partition, rows)
 
     def feed_bytes(self, records: Iterable[bytes | str | Mapping[str, Any]], *, partition: str = "0") -> None:
         """Append records for a source with a format: bytes, text, or dicts that become JSON."""

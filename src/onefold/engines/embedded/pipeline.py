@@ -13,6 +13,7 @@ from onefold.errors import NotSupported, TooManyDead
 from onefold.operators.aggregate import Aggregation
 from onefold.operators.dedup import Dedup
 from onefold.operators.latest import Latest, last_of_each_key
+from onefold.operators.needed import needed_columns
 from onefold.operators.reading import DEAD_SCHEMA, DecodedPart, ReadCounts, Reader
 from onefold.operators.sql import Sql
 from onefold.operators.stateless import explode, run_fused, run_map
@@ -95,6 +96,7 @@ class Pipeline:
         self.watermarks: Watermarks = {name: {} for name in self.readers}
         self._nodes = {node.name: node for node in plan.nodes}
         self._readers_of = _count_readers(plan)
+        self._needed = needed_columns(plan)
         self._judged = self._dead = 0
         _refuse_state_after_aggregates(plan, self._nodes)
 
@@ -173,7 +175,8 @@ class _EpochRun:
                 tables.append(rows)
                 letters.append(dead)
                 counts += more
-            self._done[name, "rows"] = pa.concat_tables(tables) if tables else reader.node.schema.empty_table()
+            rows = pa.concat_tables(tables) if tables else reader.node.schema.empty_table()
+            self._done[name, "rows"] = rows.select(self._pipe._needed[name])
             self.books.operator(name, "read", **vars(counts))
             self._emitted[name, "rows"] = counts.out
             total += counts
@@ -265,7 +268,7 @@ class _EpochRun:
                 return self._step(node, flavour, pa.concat_tables(tables))
             case DedupNode():
                 taken = self._taken_from(node.inputs[0], node.name, flavour)
-                rows, counts = self._pipe._dedups[node.name].run(taken)
+                rows, counts = self._pipe._dedups[node.name].run(taken, self._pipe._needed[node.name])
                 self.books.operator(node.name, "dedup", **vars(counts))
                 self._emitted[node.name, flavour] = counts.out
                 return rows
@@ -278,7 +281,7 @@ class _EpochRun:
     def _run_fused(self, node: WhereNode | SelectNode, flavour: Flavour) -> pa.Table:
         chain = _fusable(self._pipe, node)
         rows = self._taken_from(chain[0].inputs[0], chain[0].name, flavour)
-        out = run_fused(self._pipe._sql, chain, rows)
+        out = run_fused(self._pipe._sql, chain, rows, self._pipe._needed[node.name])
         self._book_step("+".join(step.name for step in chain), rows.num_rows, out.num_rows)
         self._emitted[node.name, flavour] = out.num_rows
         return out

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from onefold.engines.embedded.ingest import Ingest
 from onefold.engines.embedded.pipeline import Pipeline
-from onefold.plan import Plan
+from onefold.plan import Node, Plan
 from onefold.types import EpochNumber
 
 __all__ = ["preview"]
@@ -23,7 +23,7 @@ def preview(plan: Plan, node: str, rows: int) -> pa.Table:
     Raises SourceUnavailable, UserCodeError.
     """
     settings = replace(plan.settings, epoch_rows=READ_ROWS, max_dead=1.0)
-    pipeline = Pipeline(replace(plan, settings=settings, outputs=()), bytes(16))
+    pipeline = Pipeline(replace(plan, settings=settings, nodes=_through(plan, node), outputs=()), bytes(16))
     ingest = Ingest(pipeline, {}, EpochNumber(1))
     ingest.open()
     try:
@@ -33,3 +33,12 @@ def preview(plan: Plan, node: str, rows: int) -> pa.Table:
     if epoch is None:
         return plan.node(node).schema.empty_table()
     return pipeline.look(epoch, node).slice(0, rows)
+
+
+def _through(plan: Plan, name: str) -> tuple[Node, ...]:
+    """The node and those above it."""
+    wanted = {name}
+    for node in reversed(plan.nodes):  # a node stands after its inputs
+        if node.name in wanted:
+            wanted |= {*node.inputs}
+    return tuple(node for node in plan.nodes if node.name in wanted)
