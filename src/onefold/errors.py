@@ -217,7 +217,8 @@ class SinkForked(StateError):
     code = "sink-forked"
     next_default = (
         "Another copy of this flow is or was running, or the journal was restored from a backup. Find the newest "
-        "journal and run on that one; `onefold recover --from-sinks` rebuilds a stateless flow."
+        "journal and run on that one; `onefold recover --from-sinks` rebuilds a stateless flow. After a reset: empty "
+        "the target with its token, or name a new one."
     )
 
 

@@ -11,6 +11,7 @@ from onefold.errors import (
     NameTaken,
     NotSupported,
     SchemaError,
+    TargetTaken,
 )
 from onefold.guarantee.declared import explain, guarantee_of, refuse_unkept
 from onefold.types import CommitClass, Guarantee
@@ -28,6 +29,15 @@ def payments(flow: of.Flow) -> of.Stream:
 
 
 # ------------------------------------------------------------------------------------------------------------- outputs
+
+
+def test_two_sinks_write_to_one_target_only_knowingly(payments: of.Stream) -> None:
+    payments.append(of.files("lake"), name="one", shared=True)
+    with pytest.raises(TargetTaken, match="one and two"):
+        payments.append(of.files("./lake"), name="two")
+    payments.append(of.files("lake"), name="three", shared=True)
+    payments.append(of.console(), name="shown")
+    payments.append(of.console(), name="shown-again")
 
 
 def test_a_running_aggregate_is_upserted_by_its_groups_only(payments: of.Stream) -> None:
@@ -107,7 +117,7 @@ def test_two_equal_names_are_an_error(flow: of.Flow, payments: of.Stream) -> Non
     with pytest.raises(NameTaken) as caught:
         payments.where("amount > 0").append(Fake("out"))
     assert "'out'" in str(caught.value)
-    payments.append(Fake("out"), name="out2")
+    payments.append(Fake("other"), name="out2")
     with pytest.raises(BuildError):
         payments.append(Fake("x"), name="_out3")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from onefold.durations import Duration
-from onefold.errors import BuildError, GuaranteeRefused, NameTaken, NotSupported
+from onefold.errors import BuildError, GuaranteeRefused, NameTaken, NotSupported, TargetTaken
 from onefold.flow import reading
 from onefold.flow.graph import Draft, check_name, names_of, nodes_of
 from onefold.flow.reading import ReadOptions
@@ -19,7 +19,7 @@ from onefold.flow.stream import Stream
 from onefold.plan import OP_COLUMN, Output, Plan
 from onefold.protocols import Format, Sink, describe
 from onefold.settings import load_env_file
-from onefold.types import Guarantee, Mode
+from onefold.types import CommitClass, Guarantee, Mode
 
 if TYPE_CHECKING:
     from onefold.engines.embedded.runner import Run, Status, Summary
@@ -214,10 +214,7 @@ class Flow:
     def _check_output(self, output: Output) -> None:
         promise = output.sink.promise
         for other in self._outputs:
-            if other.output.name == output.name:
-                raise NameTaken(
-                    f"Two sinks have the name {output.name!r}.", found=f"{other.output.label} and {output.label}"
-                )
+            _check_beside(self._name, other.output, output)
         if output.mode not in promise.modes:
             raise NotSupported(
                 f"The sink {output.label} cannot {output.mode}.",
@@ -230,6 +227,18 @@ class Flow:
             )
         if self._commit == "together":
             _check_together(output)
+
+
+def _check_beside(flow: str, other: Output, output: Output) -> None:
+    """Two sinks of one flow: other names, and other targets unless shared knowingly."""
+    if other.name == output.name:
+        raise NameTaken(f"Two sinks have the name {output.name!r}.", found=f"{other.label} and {output.label}")
+    promise = output.sink.promise
+    is_same = promise.commit_class is not CommitClass.NONE and other.sink.promise.target == promise.target
+    if is_same and not (output.is_shared and other.is_shared):
+        raise TargetTaken(
+            f"Two sinks of this flow write to {output.label}.", flow=flow, found=f"{other.name} and {output.name}"
+        )
 
 
 def _check_together(output: Output) -> None:
