@@ -25,7 +25,9 @@ pytestmark = pytest.mark.crash
 
 Count = Callable[[int], int]
 
-ONCE = {"revenue": 50, "ledgers": 20, "spooled": 30, "running": 50, "together": 40}
+ONCE = {"revenue": 50, "ledgers": 40, "spooled": 46, "running": 50, "together": 40}
+"""Enough to kill before and after each kind of durable step that the flow has."""
+
 TWICE = {"revenue": 15, "spooled": 10, "running": 20, "together": 15}
 CLOCK = {"revenue": 20, "running": 15, "together": 10}
 

@@ -92,12 +92,19 @@ def at_two_steps(count: int, steps: Sequence[str], *, seed: int, within: int = 2
 
 
 def chosen(steps: Sequence[str], count: int, *, seed: int) -> list[str]:
-    """At most `count` of the steps, drawn by seed: first ends, the first and the last of a name and moment."""
+    """At most `count` of the steps, drawn by seed; a small count meets as many kinds (names and moments) as it can.
+
+    First one end of every kind, its first or its last step; then the other ends; then the rest.
+    """
     kinds: dict[str, list[str]] = {}
     for step in steps:
         kinds.setdefault(step.partition("#")[0], []).append(step)
-    ends = {step for same in kinds.values() for step in (same[0], same[-1])}
-    return sorted(steps, key=lambda step: (step not in ends, _pick(1 << 60, seed, step)))[:count]
+    ranks: dict[str, int] = {}
+    for kind, same in kinds.items():
+        end = _pick(2, seed, kind) - 1
+        ranks[same[-1 - end]] = 1
+        ranks[same[end]] = 0  # after the other end, which may be the same step
+    return sorted(steps, key=lambda step: (ranks.get(step, 2), _pick(1 << 60, seed, step)))[:count]
 
 
 def _life(act: Act, step: str) -> Life:
