@@ -7,11 +7,29 @@ from pathlib import Path
 
 import pytest
 
-from onefold.testing.harness import ForkServer, at_every_step, chosen, run_schedules, steps_of
+from onefold.testing.harness import ForkServer, Schedule, at_every_step, chosen, play, run_schedules, steps_of
 from tests.crash.oracle import Count
 from tests.crash.subjects import AT_LEAST_ONCE, AT_MOST_ONCE, WEAKER_SINKS
 
 pytestmark = pytest.mark.crash
+
+DELIVERED_NOT_RECORDED = Schedule.parse("kill before journal.outcome#1")
+ATTEMPTED_NOT_TRIED = Schedule.parse("kill after journal.attempt#1")
+"""What shows here is in no thread's hand."""
+
+
+def test_at_least_once_repeats_what_was_delivered_and_not_recorded(tmp_path: Path, server: ForkServer) -> None:
+    result = play(DELIVERED_NOT_RECORDED, AT_LEAST_ONCE, tmp_path / "flow", server)
+    assert not result.complaints, result.complaints
+    assert result.judgement is not None
+    assert result.judgement.duplicated > 0
+
+
+def test_at_most_once_loses_what_was_attempted_and_not_tried(tmp_path: Path, server: ForkServer) -> None:
+    result = play(ATTEMPTED_NOT_TRIED, AT_MOST_ONCE, tmp_path / "flow", server)
+    assert not result.complaints, result.complaints
+    assert result.judgement is not None
+    assert 0 < result.judgement.lost == sum(result.ends[-1]["given_up"].values())
 
 
 def test_at_least_once_repeats_at_most_what_was_under_way_and_loses_nothing(
@@ -21,11 +39,9 @@ def test_at_least_once_repeats_at_most_what_was_under_way_and_loses_nothing(
     results = run_schedules(AT_LEAST_ONCE, at_every_step(steps), tmp_path, server)
     print(results.text())
     assert not results.failures, results.text()
-    shown = [result for result in results.results if result.judgement and result.judgement.duplicated]
-    assert shown, "a kill between a delivery and the record of it shows"
-    for result in shown:
+    for result in results.results:
         assert isinstance(result.judgement, Count)
-        assert max(result.judgement.sinks[sink][2] for sink in WEAKER_SINKS) == 2, "one kill repeats a delivery once"
+        assert max(result.judgement.sinks[sink][2] for sink in WEAKER_SINKS) <= 2, "one kill repeats a delivery once"
 
 
 def test_at_most_once_loses_at_most_what_it_says_and_repeats_nothing(
@@ -35,7 +51,6 @@ def test_at_most_once_loses_at_most_what_it_says_and_repeats_nothing(
     results = run_schedules(AT_MOST_ONCE, at_every_step(steps), tmp_path, server)
     print(results.text())
     assert not results.failures, results.text()
-    assert any(result.judgement and result.judgement.lost for result in results.results), "an abandoned attempt shows"
     for result in results.results:
         assert isinstance(result.judgement, Count)
         lost = sum(result.judgement.sinks[sink][0] for sink in WEAKER_SINKS)
