@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from onefold.chain import Chain
 from onefold.connectors.files.log import CommitLog, Entry
 from onefold.connectors.sqlite import sink as sqlite
 from onefold.disk import remove
 from onefold.engines.embedded import opening, runner
 from onefold.engines.embedded.archive import Archive
-from onefold.protocols import Limit
+from onefold.epoch import EpochCore
+from onefold.errors import DiskFailed
+from onefold.journal import SqliteJournal
+from onefold.protocols import JournalRecord, Limit
 from onefold.records import Seal
-from onefold.spool import FolderSpool
+from onefold.spool import FolderSpool, from_ipc
 from onefold.state.keyset import KeySet
-from onefold.types import EpochHead, Receipt, RecordNumber, TokenMove
+from onefold.state.snapshots import SnapshotStore
+from onefold.types import EpochHead, EpochNumber, Receipt, RecordNumber, SealId, Token, TokenMove
 
 SKIPPED = Limit(rows=20, size_bytes=1 << 20)
 
@@ -139,3 +145,70 @@ def attempts_forgotten() -> None:
         return history
 
     opening.read_history = read_without
+
+
+def sealed_taken_for_delivered() -> None:
+    """At-least-once: after a restart nobody asks what was recorded as delivered."""
+    read = opening.read_history
+
+    def read_too_well(*args: Any) -> opening.History:
+        history = read(*args)
+        history.through = dict.fromkeys(history.start.sinks, history.head) if history.start else {}
+        return history
+
+    opening.read_history = read_too_well
+
+
+def journal_not_fenced() -> None:
+    """Whoever appends takes the next number that is free."""
+    append = SqliteJournal.append
+
+    def append_anywhere(self: SqliteJournal, number: RecordNumber, record: JournalRecord) -> None:
+        append(self, RecordNumber(self._last_number() + 1), record)
+
+    SqliteJournal.append = append_anywhere  # type: ignore[method-assign]
+    SqliteJournal._refuse_unless_last = lambda *_: None  # type: ignore[assignment, method-assign]
+
+
+def failed_sync_taken_for_done() -> None:
+    """An append that the disk refused counts as durable."""
+    append = SqliteJournal.append
+
+    def append_regardless(self: SqliteJournal, number: RecordNumber, record: JournalRecord) -> None:
+        with contextlib.suppress(DiskFailed):
+            append(self, number, record)
+
+    SqliteJournal.append = append_regardless  # type: ignore[method-assign]
+
+
+def sealed_handles_aborted() -> None:
+    """At a start, whatever is prepared is thrown away."""
+    EpochCore._is_orphan = lambda *_: True  # type: ignore[method-assign]
+
+
+def snapshot_named_too_late() -> None:
+    """A snapshot says that it is of the next epoch, whose changes it lacks."""
+    begin = SnapshotStore.begin
+
+    def begin_late(self: SnapshotStore, epoch: EpochNumber, seal: SealId, tables: Any) -> None:
+        begin(self, EpochNumber(epoch + 1), seal, tables)
+
+    SnapshotStore.begin = begin_late  # type: ignore[method-assign]
+
+
+def seals_not_compared() -> None:
+    """A token is where its number says, whatever journal sealed it."""
+
+    def locate(self: Chain, sink: str, token: Token) -> EpochNumber:
+        return min(token.epoch, self.head)
+
+    Chain.locate = locate  # type: ignore[method-assign]
+
+
+def checksums_not_compared() -> None:
+    """What is in a spooled file is taken for what was written."""
+
+    def get(self: FolderSpool, detail: Any, inline: bytes | None) -> pa.Table:
+        return from_ipc((self.folder / str(detail["file"])).read_bytes() if inline is None else inline)
+
+    FolderSpool.get = get  # type: ignore[method-assign]

@@ -13,7 +13,7 @@ import pytest
 
 from onefold.testing.harness import ForkServer, Results, Schedule, Subject, run_schedules
 from tests.crash import controls, flows, inputs, limits
-from tests.crash.subjects import AT_MOST_ONCE
+from tests.crash.subjects import AT_LEAST_ONCE, AT_MOST_ONCE, RUNNING, TOGETHER
 
 pytestmark = pytest.mark.crash
 
@@ -24,6 +24,9 @@ LAKE = Subject(build=flows.lake, arrive=inputs.arrive, judge=flows.judge_lake)
 COMMITS = [f"kill after sqlite.commit#{count}" for count in (1, 3)]
 SEALS = [f"kill {moment} journal.seal#{count}" for moment in ("before", "after") for count in (2, 3)]
 FORKS = [f"fork after journal.seal#{count}" for count in (1, 2, 3)]
+ZOMBIES = [f"freeze after journal.seal#{count}" for count in (1, 2, 3)]
+SYNCS = [f"fail before journal.seal#{count}" for count in (2, 3)]
+SNAPSHOTS = [f"kill after snapshot.publish#{count}" for count in (1, 2)]
 
 CONTROLS: dict[Callable[[], None], tuple[Subject, list[str], str]] = {
     controls.token_not_compared: (PLAIN, FORKS, "duplicated"),
@@ -37,6 +40,11 @@ CONTROLS: dict[Callable[[], None], tuple[Subject, list[str], str]] = {
     controls.swept_blindly: (PLAIN_SPOOLED, SEALS, "stopped"),
     controls.renamed_before_logged: (LAKE, [f"kill before files.commit#{count}" for count in (1, 2)], "duplicated"),
     controls.attempts_forgotten: (AT_MOST_ONCE, [*COMMITS, "kill after files.publish#2"], "duplicated"),
+    controls.sealed_taken_for_delivered: (AT_LEAST_ONCE, SEALS, "lost"),
+    controls.journal_not_fenced: (PLAIN, ZOMBIES, "stopped"),
+    controls.failed_sync_taken_for_done: (PLAIN, SYNCS, "stopped"),
+    controls.sealed_handles_aborted: (TOGETHER, SEALS, "stopped"),
+    controls.snapshot_named_too_late: (RUNNING, SNAPSHOTS, "stopped"),
 }
 
 

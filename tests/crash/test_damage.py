@@ -8,11 +8,13 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from onefold.testing.harness import ForkServer, Life, Schedule, Stage, Subject
+from tests.crash import controls
 from tests.crash.subjects import RUNNING, SPOOLED
 
 pytestmark = pytest.mark.crash
@@ -87,3 +89,27 @@ def test_damage_is_named_or_harmless(
             stage.judge()
         assert not stage.result.complaints, f"{what}: {stage.result.complaints}"
     assert refused, "some damage matters"
+
+
+def test_without_checksums_damage_shows(tmp_path: Path, server: ForkServer) -> None:
+    """A wrong row, or an error that names no file."""
+    subject, life = BASES["spooled, sealed only"]
+    stage = Stage(
+        Schedule((life,)),
+        replace(subject, arrange=(*subject.arrange, controls.checksums_not_compared)),
+        tmp_path / "flow",
+        server,
+    )
+    stage.live(life)
+    shutil.copytree(stage.folder, tmp_path / "pristine")
+    for number in range(1, 9):
+        shutil.rmtree(stage.folder)
+        shutil.copytree(tmp_path / "pristine", stage.folder)
+        for path in (stage.state / "spool").iterdir():
+            body = bytearray(path.read_bytes())
+            body[len(body) * number // 9] ^= 1
+            path.write_bytes(body)
+        stage.finish()
+        if stage.judge().complaints:
+            return
+    raise AssertionError("nothing depends on the checksums")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from onefold.testing.harness import ForkServer, Life, Schedule, Stage, Subject
+from tests.crash import controls
 from tests.crash.subjects import LEDGERS, REVENUE, RUNNING
 
 pytestmark = pytest.mark.crash
@@ -57,6 +59,15 @@ def test_an_older_journal_is_refused_before_anything_is_written(
     assert not stage.judge().complaints
     assert stage.live(None)["end"] == "done", "the newest journal goes on"
     assert not stage.judge().complaints
+
+
+def test_without_a_comparison_of_seals_an_older_journal_doubles_rows(tmp_path: Path, server: ForkServer) -> None:
+    stage = played(replace(REVENUE, arrange=(controls.seals_not_compared,)), tmp_path, server, ["state"])
+    put(tmp_path / "backup" / "state", stage.state)
+    assert stage.live(None)["end"] == "done"
+    judgement = stage.judge().judgement
+    assert judgement is not None
+    assert judgement.duplicated > 0
 
 
 SINKS = ["ledger", "lines", "ledger.duckdb", "ledger.sqlite"]
