@@ -98,6 +98,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
     missing = Counter((_tier(report), _reason(report), _what(report)) for report in skipped if _reason(report) != HEAVY)
     heavy = Counter(_tier(report) for report in skipped if _reason(report) == HEAVY)
     ran = Counter(_tier(report) for outcome in ("passed", "failed") for report in stats.get(outcome, []))
+    played: Counter[str] = Counter()
+    for report in (report for reports in stats.values() for report in reports):
+        if getattr(report, "when", "") == "teardown":
+            played.update({name: value for name, value in report.user_properties if name.endswith("schedules")})
+    if played:
+        terminalreporter.write_line(", ".join(f"{name} {played[name]:,}" for name in sorted(played)))
     if ran:
         counts = ", ".join(f"{tier} {ran[tier]}" for tier in (*TIERS, "other") if ran[tier])
         terminalreporter.write_line(f"tests run by tier: {counts}")

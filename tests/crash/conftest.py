@@ -1,15 +1,35 @@
-"""One fork server for each worker."""
+"""One fork server for each worker, and the count of what was played."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from onefold.testing.harness import ForkServer
+from onefold.testing.harness import ForkServer, Stage
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[ForkServer]:
     with ForkServer() as started:
         yield started
+
+
+@pytest.fixture(autouse=True)
+def count_of_schedules(
+    record_property: Callable[[str, object], None], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Told at the end of the run. Not counted: untouched runs, and those whose safeguards were taken out."""
+    stages: list[Stage] = []
+    begin = Stage.__init__
+
+    def counted(self: Stage, *args: Any) -> None:
+        begin(self, *args)
+        stages.append(self)
+
+    monkeypatch.setattr(Stage, "__init__", counted)
+    yield
+    played = [stage for stage in stages if stage.result.schedule.lives]
+    whole = [stage for stage in played if not any("controls" in one.__module__ for one in stage.subject.arrange)]
+    record_property("crash schedules", len(whole))

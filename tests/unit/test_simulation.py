@@ -28,9 +28,13 @@ def run(seed: int) -> Outcome:
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_every_promise_holds_in_all_schedules(part: int, seed: int, schedules: Callable[[int], int]) -> None:
-    for number in range(part, schedules(SCHEDULES), PARTS):
+def test_every_promise_holds_in_all_schedules(
+    part: int, seed: int, schedules: Callable[[int], int], record_property: Callable[[str, object], None]
+) -> None:
+    numbers = range(part, schedules(SCHEDULES), PARTS)
+    for number in numbers:
         run(seed + number)
+    record_property("simulated schedules", len(numbers))
 
 
 def test_a_schedule_is_the_same_each_time() -> None:
