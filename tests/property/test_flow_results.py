@@ -24,7 +24,7 @@ from tests.property.flow_results_model import EPOCH, as_bag, in_order
 SECOND = timedelta(seconds=1)
 LATENESS, AHEAD, WITHIN, WINDOW = 10 * SECOND, 60 * SECOND, 8 * SECOND, 7 * SECOND
 QUICK = (Phase.explicit, Phase.generate)
-FEW, MANY = settings(max_examples=6, phases=QUICK), settings(max_examples=300)
+FEW, MANY = settings(max_examples=12, phases=QUICK), settings(max_examples=300)
 PROMISES: list[Any] = []
 
 SCHEMA = pa.schema(
