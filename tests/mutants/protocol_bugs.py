@@ -10,12 +10,17 @@ SUITES: dict[str, tuple[str, ...]] = {
     "survival": ("tests/unit/test_survival.py",),
     "durability": ("tests/unit/test_durability.py",),
     "contract": ("tests/contract/test_sinks.py", "-k", "(token or move) and not kill"),
+    "contract of sqlite": ("tests/contract/test_sinks.py", "-k", "sqlite"),
+    "contract of duckdb": ("tests/contract/test_sinks.py", "-k", "duckdb"),
+    "contract of files": ("tests/contract/test_sinks.py", "-k", "files"),
+    "connectors": ("tests/unit/test_connectors_files_sink.py", "tests/unit/test_connectors_tables.py"),
     "state": (
         "tests/unit/test_state_keyset.py",
         "tests/unit/test_state_snapshots.py",
         "tests/unit/test_state_table.py",
     ),
     "crash": ("tests/crash/test_kills.py", "-k", "revenue", "--schedules", "12"),
+    "crash of running totals": ("tests/crash/test_kills.py", "-k", "running", "--schedules", "24"),
 }
 """Arguments for pytest. In this order a mutant meets those that are not named for it, in the whole run."""
 

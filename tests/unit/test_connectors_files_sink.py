@@ -141,23 +141,26 @@ def test_open_finishes_the_names_that_a_killed_commit_did_not_give(
     assert len(list(lake.glob("*.parquet"))) == 1
 
 
+@pytest.mark.parametrize("epoch", [1, 3])
 def test_leftovers_that_may_still_land_are_kept_and_outrun_ones_removed(
-    bench: SinkBench, lake: Path, monkeypatch: pytest.MonkeyPatch
+    epoch: int, bench: SinkBench, lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail() -> None:
         raise DiskFull
 
     sink, _ = bench.instance()
+    if epoch > 1:
+        commit(bench, sink, 1, epoch - 1)
     at("files.entry", "before", fail, monkeypatch)
     with pytest.raises(SinkUnavailable):
-        commit(bench, sink, 1)
+        commit(bench, sink, epoch)
     [leftover] = (lake / STAGED).iterdir()
     later, _ = bench.instance(2)
     assert leftover.exists(), "the instance that made it may be about to commit it"
-    commit(bench, later, 1)
+    commit(bench, later, epoch)
     bench.instance(3)
     assert list((lake / STAGED).iterdir()) == []
-    assert bench.ids() == [1]
+    assert bench.ids() == list(range(1, epoch + 1))
 
 
 def test_a_flipped_byte_in_a_staged_file_stops_the_commit(bench: SinkBench, lake: Path) -> None:

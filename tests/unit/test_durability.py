@@ -11,10 +11,13 @@ import pyarrow as pa
 import pytest
 
 from onefold import disk, spool
+from onefold.connectors.files import files
+from onefold.connectors.sqlite import SqliteSink
 from onefold.errors import Fenced, FileCorrupt, JournalLocked
 from onefold.journal import JOURNAL_FILE, SqliteJournal
 from onefold.protocols import JournalRecord
 from onefold.spool import FolderSpool
+from onefold.testing.contract_case import SinkBench, SinkCase, move, numbered
 from onefold.types import RecordNumber
 
 ROWS = pa.record_batch({"n": [1, 2, 3]})
@@ -177,3 +180,33 @@ def test_a_damaged_or_missing_record_is_seen(damage: str, tmp_path: Path) -> Non
     connection.close()
     with pytest.raises(FileCorrupt):
         list(journal(tmp_path).read(RecordNumber(1)))
+
+
+# -------------------------------------------------------------------------------------------------------- the sinks
+
+
+@needs_proc
+def test_a_data_set_syncs_rows_before_the_entry_and_the_entry_before_the_names(
+    tmp_path: Path, operations: list[tuple[str, str]]
+) -> None:
+    bench = SinkBench(SinkCase("files", lambda root, table, *_: files(root / table).as_sink("append", ())), tmp_path)
+    sink, _ = bench.instance()
+    receipt = bench.prepare(sink, 1, numbered(1))
+    operations.clear()
+    sink.commit([receipt], move(0, 1))
+    paths = [(what, Path(path)) for what, path in operations]
+    assert [(what, path.name if path.is_dir() else f"{path.parent.name}/…") for what, path in paths] == [
+        ("sync", "staged/…"),
+        ("sync", "staged"),
+        ("sync", "log/…"),
+        ("name", "log/…"),
+        ("sync", "log"),
+        ("name", "target/…"),
+        ("sync", "target"),
+        ("sync", "staged"),
+    ]
+
+
+def test_a_commit_to_sqlite_waits_for_the_disk(tmp_path: Path) -> None:
+    with SqliteSink(str(tmp_path / "target.sqlite"), "target")._connected() as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (3,), "EXTRA: the folder is synced as well"
