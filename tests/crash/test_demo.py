@@ -28,6 +28,7 @@ def test_the_demo_is_killed_and_loses_and_doubles_nothing(tmp_path: Path, seed: 
             str(tmp_path / "demo"),
             "--json",
         ],
+        catch_exceptions=False,
     )
     assert result.exit_code == 0, result.output
     verdict = json.loads(result.stdout)
