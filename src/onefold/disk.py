@@ -28,6 +28,7 @@ __all__ = [
     "publish_exclusive",
     "remove",
     "sync_folder",
+    "sync_path",
     "write_synced",
 ]
 
@@ -73,6 +74,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_path(path: Path) -> None:
+    """Force the bytes of a file that somebody else wrote to stable storage. Raises OSError."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        sync_file(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def make_folder(folder: Path) -> None:
     """Create the folder and its missing parents durably; an existing one is fine."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -89,7 +99,7 @@ def write_synced(path: Path, chunks: Iterable[bytes | memoryview], *, step: str)
     Raises DiskFull, DiskFailed.
     """
     size = 0
-    with durable_step(step), path.open("xb", buffering=0) as file:
+    with durable_step(step), _naming(path), path.open("xb", buffering=0) as file:
         for chunk in chunks:
             view = memoryview(chunk).cast("B")
             while view:  # a raw write may be short
@@ -98,6 +108,16 @@ def write_synced(path: Path, chunks: Iterable[bytes | memoryview], *, step: str)
                 view = view[written:]
         sync_file(file.fileno())
     return size
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of reading and writing an open file do not say which one it was."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def publish(temporary: Path, final: Path, *, step: str) -> None:

@@ -28,7 +28,10 @@ __all__ = ["JOURNAL_FILE", "LOCK_FILE", "SqliteJournal", "locked_folder"]
 
 JOURNAL_FILE = "journal.sqlite"
 LOCK_FILE = "lock"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""Text that is not UTF-8 any more comes out of sqlite3 as the second."""
+
 _CORRUPT = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_SCHEMA", "SQLITE_FORMAT", "SQLITE_TOOBIG")
 _CORRUPT_TEXTS = ("no such table", "no such column", "malformed", "could not decode", "Could not decode")
 
@@ -59,7 +62,7 @@ class SqliteJournal:
         try:
             self._con = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
             self._prepare(new_id)
-        except sqlite3.Error as error:
+        except _SQLITE_ERRORS as error:
             self.close()
             raise self._translate(error) from error
         except OnefoldError:
@@ -87,6 +90,8 @@ class SqliteJournal:
                 self._con.executemany("INSERT INTO about VALUES (?, ?)", about.items())
                 self._con.execute("COMMIT")
                 sync_folder(self.folder)
+        elif _tables_of(self._con) != _tables_as_made():
+            raise FileCorrupt(file=self.path, found="tables that are not those of a journal")
         about = dict(self._con.execute("SELECT name, value FROM about"))
         if about.get("format") != str(FORMAT_VERSION):
             raise StateUnknown(
@@ -110,11 +115,14 @@ class SqliteJournal:
                 self._con.execute("INSERT INTO record VALUES (?, ?, ?, ?)", (number, record.kind, header, checksum))
                 self._con.executemany(
                     "INSERT INTO attachment VALUES (?, ?, ?, ?)",
-                    ((number, name, body, _digest(body)) for name, body in record.attachments.items()),
+                    (
+                        (number, name, body, _attachment_digest(number, name, body))
+                        for name, body in record.attachments.items()
+                    ),
                 )
                 self._con.execute("COMMIT")
             self._appended = number
-        except sqlite3.Error as error:
+        except _SQLITE_ERRORS as error:
             raise self._translate(error) from error
 
     def _refuse_unless_last(self, number: RecordNumber) -> None:
@@ -140,7 +148,7 @@ class SqliteJournal:
                     raise FileCorrupt(file=self.path, found=f"record {number}", expected=f"record {previous + 1}")
                 previous = number
                 yield RecordNumber(number), JournalRecord(kind, json.loads(header), self._attachments(number))
-        except sqlite3.Error as error:
+        except _SQLITE_ERRORS as error:
             raise self._translate(error) from error
 
     def _attachments(self, number: int) -> Mapping[str, bytes]:
@@ -148,7 +156,7 @@ class SqliteJournal:
         for name, body, checksum in self._con.execute(
             "SELECT name, body, checksum FROM attachment WHERE number = ?", (number,)
         ):
-            if not isinstance(body, bytes) or _digest(body) != checksum:
+            if not isinstance(body, bytes) or _attachment_digest(number, name, body) != checksum:
                 raise FileCorrupt(file=self.path, record=number, attachment=name, found="another checksum")
             found[name] = body
         return found
@@ -157,7 +165,7 @@ class SqliteJournal:
         """See Journal."""
         try:
             return self._last_number()
-        except sqlite3.Error as error:
+        except _SQLITE_ERRORS as error:
             raise self._translate(error) from error
 
     def _last_number(self) -> RecordNumber:
@@ -194,7 +202,7 @@ class SqliteJournal:
                 for sql, values in changes:
                     self._con.execute(sql, values)
                 self._con.execute("COMMIT")
-        except sqlite3.Error as error:
+        except _SQLITE_ERRORS as error:
             raise self._translate(error) from error
 
     def close(self) -> None:
@@ -206,13 +214,25 @@ class SqliteJournal:
             os.close(self._lock)
             self._lock = None
 
-    def _translate(self, error: sqlite3.Error) -> OnefoldError:
+    def _translate(self, error: sqlite3.Error | UnicodeDecodeError) -> OnefoldError:
+        if isinstance(error, UnicodeDecodeError):
+            return FileCorrupt(file=self.path, found="text that is not UTF-8")
         name = getattr(error, "sqlite_errorname", "") or ""
         if name.startswith("SQLITE_FULL"):
             return DiskFull(where=str(self.path))
         if name.startswith(_CORRUPT) or any(text in str(error) for text in _CORRUPT_TEXTS):
             return FileCorrupt(file=self.path, found=str(error), expected="an intact SQLite journal")
         return DiskFailed(where=str(self.path), found=f"{name} {error}")
+
+
+def _tables_of(con: sqlite3.Connection) -> list[tuple[str, str]]:
+    return con.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").fetchall()
+
+
+def _tables_as_made() -> list[tuple[str, str]]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as con:
+        con.executescript(_TABLES)
+        return _tables_of(con)
 
 
 @contextlib.contextmanager
@@ -241,6 +261,10 @@ def _take_lock(path: Path) -> int:
 
 def _checksum(number: int, kind: str, header: str) -> str:
     return _digest(f"{number}\0{kind}\0{header}".encode())
+
+
+def _attachment_digest(number: int, name: str, body: bytes) -> str:
+    return _digest(f"{number}\0{name}\0".encode() + body)
 
 
 def _digest(body: bytes) -> str:

@@ -375,3 +375,23 @@ def test_a_transaction_that_was_acknowledged_survives_a_kill(bench: SinkBench) -
             os._exit(1)
     assert os.waitpid(child, 0)[1] == 9
     assert (bench.ids(), bench.look()[1]) == ([1], token(1))
+
+
+def test_a_database_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Found by killing DuckDB while it made its file: what it left it refused for ever."""
+    bench = SinkBench(DUCKDB, tmp_path)
+    (tmp_path / "x.db").touch()
+    (tmp_path / ".x.db.new").write_bytes(b"part of one")
+    _, held = bench.instance()
+    assert held is None
+    assert not (tmp_path / ".x.db.new").exists()
+
+
+def test_a_database_that_vanished_is_not_made_anew_by_a_commit(tmp_path: Path) -> None:
+    bench = SinkBench(DUCKDB, tmp_path)
+    sink, _ = bench.instance()
+    receipt = bench.prepare(sink, 1, numbered(1))
+    (tmp_path / "x.db").unlink()
+    with pytest.raises(SinkUnavailable, match="does not exist any more"):
+        sink.commit([receipt], move(0, 1))
+    assert not (tmp_path / "x.db").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from onefold import disk, spool
 from onefold.connectors.files import files
 from onefold.connectors.sqlite import SqliteSink
-from onefold.errors import Fenced, FileCorrupt, JournalLocked
+from onefold.errors import DiskFull, Fenced, FileCorrupt, JournalLocked
 from onefold.journal import JOURNAL_FILE, SqliteJournal
 from onefold.protocols import JournalRecord
 from onefold.spool import FolderSpool
@@ -210,3 +211,13 @@ def test_a_data_set_syncs_rows_before_the_entry_and_the_entry_before_the_names(
 def test_a_commit_to_sqlite_waits_for_the_disk(tmp_path: Path) -> None:
     with SqliteSink(str(tmp_path / "target.sqlite"), "target")._connected() as connection:
         assert connection.execute("PRAGMA synchronous").fetchone() == (3,), "EXTRA: the folder is synced as well"
+
+
+def test_an_error_of_an_open_file_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(disk, "sync_file", fail)
+    with pytest.raises(DiskFull) as full:
+        disk.write_synced(tmp_path / "rows.arrow", [b"x"], step="spool.write")
+    assert "rows.arrow" in str(full.value)

@@ -122,8 +122,11 @@ def change(folder: Path, sql: str) -> None:
         ("DELETE FROM record WHERE number = 1", "record 2"),
         ("UPDATE about SET value = 'f' WHERE name = 'id'", "another id"),
         ("DELETE FROM about WHERE name = 'id'", "another id"),
-        ("DROP TABLE record", "no such table"),
-        ("DROP TABLE attachment", "no such table"),
+        ("UPDATE attachment SET name = 'rows/b' WHERE number = 2", "attachment rows/b"),
+        ("UPDATE record SET kind = CAST(x'ff' AS TEXT) WHERE number = 2", "decode to UTF-8"),
+        ("DROP TABLE record", "tables that are not those of a journal"),
+        ("DROP TABLE attachment", "tables that are not those of a journal"),
+        ("ALTER TABLE record RENAME TO recorf", "tables that are not those of a journal"),
     ],
 )
 def test_a_record_that_is_not_what_was_written_is_named(tmp_path: Path, sql: str, says: str) -> None:
@@ -141,7 +144,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     change(tmp_path, "UPDATE about SET value = '0' WHERE name = 'format'")
     with pytest.raises(StateUnknown, match="format") as refused:
         opened(tmp_path)
-    assert (refused.value.found, refused.value.expected) == ("0", 1)
+    assert (refused.value.found, refused.value.expected) == ("0", journal.FORMAT_VERSION)
     with pytest.raises(StateUnknown):  # and the lock was let go
         opened(tmp_path)
 

@@ -89,6 +89,7 @@ class _Session:
     def __init__(self, database: duckdb.DuckDBPyConnection) -> None:
         self.connection = database.cursor()
         self.connection.execute("SET TimeZone = 'UTC'")
+        self.connection.execute("SET enable_progress_bar = false")  # it would go to standard output
         self.process = os.getpid()
         self._statements: OrderedDict[tuple[str, pa.Schema], tuple[str, _Rows]] = OrderedDict()
         self._names = itertools.count()

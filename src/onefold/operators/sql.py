@@ -53,6 +53,7 @@ class Sql:
             con.execute("SET python_enable_replacements = false")
             con.execute("SET TimeZone = 'UTC'")
             con.execute("SET enable_external_access = false")
+            con.execute("SET enable_progress_bar = false")  # it would go to standard output
             self._local.con = con
         return con
 

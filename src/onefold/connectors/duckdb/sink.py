@@ -35,7 +35,7 @@ from onefold.connectors.spooling import (
     stored_schema,
     target_path,
 )
-from onefold.disk import durable_step
+from onefold.disk import durable_step, publish, publish_exclusive, remove, sync_path
 from onefold.errors import (
     OutcomeUnknown,
     RowsRefused,
@@ -84,7 +84,7 @@ class DuckdbSink(SpooledSink):
         check_names(binding, self._table.label)
         for column in binding.schema:
             refuse_inexact(column.type, column.name, self._table.label)
-        with self._connected() as connection, self._nothing_written():
+        with self._connected(is_made=True) as connection, self._nothing_written():
             connection.begin()
             ensure_tokens(connection)
             refuse_taken(binding, self._table.label, others(connection, self._table, binding))
@@ -148,12 +148,17 @@ class DuckdbSink(SpooledSink):
         return resolved_path(self._text)
 
     @contextlib.contextmanager
-    def _connected(self, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        """The file, open for this block only; one block at a time in this process."""
+    def _connected(self, *, read_only: bool = False, is_made: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The file, open for this block only; one block at a time in this process. is_made: if it is not there."""
         path = self._path
         with _only_one(path, self._table.label):
             try:
+                if is_made:
+                    _make_whole(path)
+                if not path.exists():
+                    raise SinkUnavailable(f"{self._table.label} does not exist any more.", sink=self.binding.sink)
                 connection = duckdb.connect(str(path), read_only=read_only)
+                connection.execute("SET enable_progress_bar = false")  # it would go to standard output
             except duckdb.Error as error:
                 raise self._unavailable(error) from error
             try:
@@ -203,6 +208,21 @@ def _only_one(path: Path, label: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _make_whole(path: Path) -> None:
+    """An empty database, wholly or not at all: killed while it makes one, DuckDB leaves a file that it then refuses."""
+    if path.exists() and path.stat().st_size:
+        return
+    made = path.with_name(f".{path.name}.new")
+    remove(made, step="duckdb.clean")
+    with durable_step("duckdb.make"):
+        duckdb.connect(str(made)).close()
+        sync_path(made)
+    if path.exists():  # without a byte in it
+        publish(made, path, step="duckdb.publish")
+    else:
+        publish_exclusive(made, path, step="duckdb.publish")
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -91,6 +92,7 @@ class FilesSink(SpooledSink):
             if isinstance(error.__cause__, NotADirectoryError | PermissionError | FileExistsError):
                 raise self._unavailable(error) from error
             raise  # a failed sync is never tried again
+        self._refuse_unknown(last)
         if last is None:
             return None
         _refuse_changes(last, binding, self._label)
@@ -229,6 +231,23 @@ class FilesSink(SpooledSink):
             return log.last()
         except OSError as error:
             raise self._unavailable(error) from error
+
+    def _refuse_unknown(self, last: Entry | None) -> None:
+        """A file gets its name after its entry: one beyond the newest entry shows that entries are gone."""
+        known = last.number if last else 0
+        named = self._folder.glob(f"{glob.escape(self._owner)}-*")
+        numbers = [path.name.removeprefix(f"{self._owner}-").partition("-")[0] for path in named]
+        newest = max((int(number) for number in numbers if number.isdecimal()), default=0)
+        if newest > known:
+            raise FileCorrupt(
+                "The commit log of a data set does not know a file that it has committed.",
+                file=self._folder,
+                found=f"{known} as the newest entry",
+                expected=f"entry {newest}",
+                next_step="Restore the folder below _onefold from a backup; or empty the whole data set and `onefold "
+                "reset` the flow.",
+                sink=self.binding.sink,
+            )
 
     def _files_of(self, log: CommitLog, last: Entry | None) -> list[Path]:
         """Committed files; those of the newest entry may still wait for their names."""
