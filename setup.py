@@ -1,23 +1,32 @@
-"""Builds the compiled kernel; everything else stands in pyproject.toml."""
+"""Builds what is compiled; everything else stands in pyproject.toml."""
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-KERNEL = "src/onefold/kernel"
-SHARED = {"index": ["partition.pxd"], "rowhash": ["siphash.pxd"], "scan": []}
+COMPILED = {
+    "onefold.kernel.index": ["partition.pxd"],
+    "onefold.kernel.rowhash": ["siphash.pxd"],
+    "onefold.kernel.scan": [],
+    "onefold.connectors.kafka.bridge": ["librdkafka.h"],
+}
+"""Modules, each with the files beside it that it is made of."""
+
+
+def extension(name: str, files: list[str]) -> Extension:
+    """The names of librdkafka that the bridge uses are found when it is loaded, so nothing is linked here."""
+    *package, module = name.split(".")
+    folder = "/".join(["src", *package])
+    return Extension(
+        name,
+        [f"{folder}/{module}.pyx"],
+        depends=[f"{folder}/{file}" for file in files],
+        include_dirs=[folder],
+        extra_compile_args=["-O3"],
+    )
+
 
 setup(
     ext_modules=cythonize(
-        [
-            Extension(
-                f"onefold.kernel.{name}",
-                [f"{KERNEL}/{name}.pyx"],
-                depends=[f"{KERNEL}/{file}" for file in files],
-                extra_compile_args=["-O3"],
-            )
-            for name, files in SHARED.items()
-        ],
-        include_path=["src"],
-        language_level="3",
+        [extension(name, files) for name, files in COMPILED.items()], include_path=["src"], language_level="3"
     )
 )

@@ -1,0 +1,48 @@
+"""Finds librdkafka and loads it, so that the bridge's names are known."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from onefold.errors import ExtraMissing
+
+__all__ = ["bridge"]
+
+VARIABLE = "ONEFOLD_LIBRDKAFKA"
+"""Names another shared library than the one inside the confluent-kafka package."""
+
+_SUFFIX = "dylib" if sys.platform == "darwin" else "so"
+
+
+@cache
+def bridge() -> Any:
+    """The compiled module. Raises ExtraMissing when there is no librdkafka."""
+    path = os.environ.get(VARIABLE) or str(_packaged())
+    try:
+        ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise ExtraMissing("librdkafka cannot be loaded.", file=path, found=error) from error
+    from onefold.connectors.kafka import bridge as compiled
+
+    return compiled
+
+
+def _packaged() -> Path:
+    found = importlib.util.find_spec("confluent_kafka")
+    if found is None or found.origin is None:
+        raise ExtraMissing("Kafka needs confluent-kafka.", next_step="pip install 'onefold[kafka]'")
+    package = Path(found.origin).parent
+    for folder in (package.parent / "confluent_kafka.libs", package / ".dylibs", package):
+        for path in sorted(folder.glob(f"librdkafka*.{_SUFFIX}*")):
+            return path
+    raise ExtraMissing(
+        "This confluent-kafka does not bring librdkafka along.",
+        where=package,
+        next_step=f"Install its wheel, or name the shared library in {VARIABLE}.",
+    )
