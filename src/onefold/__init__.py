@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from onefold.connectors.console import console as console
     from onefold.connectors.duckdb import DuckdbFile as duckdb  # noqa: N813 - what it makes is a connection
     from onefold.connectors.files import files as files
+    from onefold.connectors.kafka import kafka as kafka
     from onefold.connectors.memory import memory as memory
     from onefold.connectors.sqlite import SqliteFile as sqlite  # noqa: N813 - what it makes is a connection
 
 __all__ = [
-    "CommitClass", "Flow", "Guarantee", "OnefoldError", "Stream", "console", "duckdb", "files", "memory", "sqlite",
-    "testing",
+    "CommitClass", "Flow", "Guarantee", "OnefoldError", "Stream", "console", "duckdb", "files", "kafka", "memory",
+    "sqlite", "testing",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ _CONNECTIONS = {
     "console": ("onefold.connectors.console", "console"),
     "duckdb": ("onefold.connectors.duckdb", "DuckdbFile"),
     "files": ("onefold.connectors.files", "files"),
+    "kafka": ("onefold.connectors.kafka", "kafka"),
     "memory": ("onefold.connectors.memory", "memory"),
     "sqlite": ("onefold.connectors.sqlite", "SqliteFile"),
 }

@@ -33,6 +33,7 @@ class SinkRule:
 
     joined: the first epoch that is for it. base: the token it had when it joined (a sink that comes back), else None.
     through: how far outcome records say it is (weaker guarantees). attempt: one without an outcome.
+    rows_outlive_token: the token can be lost while the rows stay.
     """
 
     name: str
@@ -41,6 +42,7 @@ class SinkRule:
     base: Token | None = None
     through: EpochNumber = _NONE
     attempt: Attempt | None = None
+    rows_outlive_token: bool = False
 
 
 class Course:
@@ -125,6 +127,15 @@ class Course:
             at = EpochNumber(0)
         else:
             at = self._chain.locate(self.rule.name, token)
+        if at < known and token is None and self.rule.rows_outlive_token:
+            raise SinkRestored(
+                "A sink's token is gone, and its rows may still be there.",
+                sink=self.rule.name,
+                found="no token",
+                expected=f"the token of epoch {known} or later, which was settled",
+                next_step="Look at what the sink holds. If it is empty, `onefold reset` the flow; else give the sink "
+                "another name and target.",
+            )
         if at < known or (token is None and self.rule.base is not None):
             self._demand_payloads(at, known)
         self._move(at)

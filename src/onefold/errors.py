@@ -303,6 +303,14 @@ class SinkUnavailable(SinkError):
     next_default = "onefold tries again by itself; check the sink if this goes on."
 
 
+class SinkRefused(SinkError):
+    """The sink will not have us: what it is asked for does not exist, or is not allowed."""
+
+    code = "sink-refused"
+    retry_is_safe = False
+    next_default = "Check its address, user name, password and permissions, then run again: nothing is lost."
+
+
 class OutcomeUnknown(SinkError):
     """The sink may or may not have taken the rows."""
 

@@ -29,8 +29,8 @@ from onefold.types import (
 )
 
 __all__ = [
-    "Check", "CheckResult", "Clock", "Endpoint", "Format", "Journal", "JournalRecord", "Limit", "Read", "ReadBack",
-    "Sink", "SinkPromise", "Source", "SourcePromise", "Spool", "TwoPhase",
+    "Check", "CheckResult", "Clock", "Endpoint", "Format", "Informed", "Journal", "JournalRecord", "Limit", "Read",
+    "ReadBack", "Reading", "Sink", "SinkPromise", "Source", "SourcePromise", "Spool", "TwoPhase",
 ]  # fmt: skip
 
 
@@ -84,6 +84,30 @@ class Read:
     next: Position
     remember: pa.RecordBatch | None = None
     is_idle: bool = False
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a source is read, for one that wants to know.
+
+    flow, name: of the read; they name its positions. format: what decodes `_value`; None: rows come typed.
+    declared: the schema that the flow declares. meta: columns of the source that the flow keeps beside it.
+    """
+
+    flow: str
+    name: str
+    format: Format | None
+    declared: pa.Schema
+    meta: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Informed(Protocol):
+    """A source that is told how it is read, when the flow is built."""
+
+    def told(self, reading: Reading) -> None:
+        """Once, before everything else. Pure. Raises SchemaError, NotSupported."""
+        ...
 
 
 @runtime_checkable
@@ -143,6 +167,7 @@ class SinkPromise:
         modes: what it can do: "append", "upsert"; deletes: whether upserts may carry `_op` = "delete".
         can_prepare_together: its prepare holds until committed or aborted, so it may join commit="together".
         target: the fingerprint of where it writes; a change of it is a change of sink. No secrets.
+        rows_outlive_token: the token can be lost while the rows stay: then one that is gone says nothing about them.
         conditions: sentences that must be true for the promise to hold.
     """
 
@@ -151,6 +176,7 @@ class SinkPromise:
     target: str
     deletes: bool = False
     can_prepare_together: bool = False
+    rows_outlive_token: bool = False
     conditions: tuple[str, ...] = ()
 
 

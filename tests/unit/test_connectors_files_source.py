@@ -291,7 +291,7 @@ class TestCsv:
     def read(self, folder: Path, schema: pa.Schema | None = None) -> list[bytes]:
         source = files(folder / "*.csv", complete="rename").as_source(None)
         if schema is not None:
-            source.declare(Csv(), schema)
+            source.told(Reading("flow", "in", Csv(), schema))
         source.open(None)
         return [
             value for batch in source.read(FILES, None, AMPLE, 0.0).batches for value in batch["_value"].to_pylist()

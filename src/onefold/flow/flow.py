@@ -108,7 +108,7 @@ class Flow:
         Raises BuildError, SchemaError, NotSupported.
         """
         options = ReadOptions(format, event_time, lateness, max_ahead, casts, meta, name)
-        draft, rows, time = reading.read_draft(endpoint, schema, options)
+        draft, rows, time = reading.read_draft(self._name, endpoint, schema, options)
         self._reads.append(draft)
         return Stream(self, draft, rows, event_time=time)
 

@@ -13,7 +13,7 @@ from onefold.errors import BuildError, SchemaError
 from onefold.flow import columns
 from onefold.flow.graph import Draft, check_name
 from onefold.plan import ReadNode
-from onefold.protocols import Format, Source, describe
+from onefold.protocols import Format, Informed, Reading, Source, describe
 
 __all__ = ["ReadOptions", "read_draft"]
 
@@ -42,7 +42,9 @@ class ReadOptions:
     name: str | None = None
 
 
-def read_draft(endpoint: Any, schema: object, options: ReadOptions) -> tuple[Draft, pa.Schema, str | None]:
+def read_draft(
+    flow: str, endpoint: Any, schema: object, options: ReadOptions
+) -> tuple[Draft, pa.Schema, str | None]:
     """A read to be, the schema of its rows, and its event time. Raises BuildError, SchemaError, NotSupported."""
     if options.casts not in ("exact", "lenient"):
         raise BuildError("There is no such kind of casts.", found=repr(options.casts), expected="exact or lenient")
@@ -51,11 +53,12 @@ def read_draft(endpoint: Any, schema: object, options: ReadOptions) -> tuple[Dra
     source = _source_of(endpoint, wanted)
     kept_format = None if source.promise.payload == "rows" else wanted or _default_format(endpoint, source)
     declared = _declared(endpoint, source, schema, label)
-    if kept_format is not None and hasattr(source, "declare"):  # files: how CSV is cut, and which header it must have
-        source.declare(kept_format, declared)
     rows = columns.schema_of([*declared, *_meta_fields(source, options.meta, label)], f"the read of {label}")
     lateness, max_ahead = _times(options, declared)
     name = check_name(options.name or str(getattr(endpoint, "default_name", "") or "read"), "A read")
+    if isinstance(source, Informed):
+        meta = (options.meta,) if isinstance(options.meta, str) else tuple(options.meta)
+        source.told(Reading(flow, name, kept_format, declared, meta))
 
     def make(own: str, inputs: tuple[str, ...]) -> ReadNode:
         return ReadNode(

@@ -226,12 +226,14 @@ class Stream:
         self,
         endpoint: Endpoint | object,
         *,
+        key: str | Sequence[str] = (),
         name: str | None = None,
         guarantee: str | Guarantee | None = None,
         shared: bool = False,
     ) -> None:
         """Append every row to a sink. Of a windowed aggregate: each window once, when it has closed.
 
+        key: columns that messages are keyed by, for sinks whose messages have keys.
         shared: other flows or sinks may write to the same target; if not, a run that finds their token stops there.
         Raises NotSupported for change streams and running aggregates; NameTaken; GuaranteeRefused.
         """
@@ -245,7 +247,12 @@ class Stream:
                 "A running aggregate cannot be appended: its rows replace earlier ones.",
                 next_step=f"Use upsert(endpoint, key={list(self._updates.identity)}), or a window.",
             )
-        self._flow._add_output(self, endpoint, mode="append", name=name, guarantee=guarantee, shared=shared)
+        keyed = (key,) if isinstance(key, str) else tuple(key)
+        for column in keyed:
+            columns.existing(column, self._arrow, "key")
+        self._flow._add_output(
+            self, endpoint, mode="append", key=keyed, name=name, guarantee=guarantee, shared=shared
+        )
 
     def upsert(
         self,

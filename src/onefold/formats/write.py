@@ -13,14 +13,24 @@ import pyarrow.compute as pc
 from onefold.formats.duck import connection, identifier, literal, query
 from onefold.formats.types import is_json, sql_type
 
-__all__ = ["json_lines"]
+__all__ = ["json_lines", "json_values"]
 
 
 def json_lines(rows: pa.Table | pa.RecordBatch) -> bytes:
     """The rows in order, one JSON object each, every one with a line end. Raises SchemaError for unknown types."""
+    values = _objects(rows, "|| chr(10)")
+    return b"".join(_octets(chunk) for chunk in values.chunks)
+
+
+def json_values(rows: pa.Table | pa.RecordBatch) -> pa.LargeBinaryArray:
+    """The rows in order, each the bytes of one JSON object without a line end. Raises SchemaError."""
+    return pc.cast(_objects(rows, ""), pa.large_binary()).combine_chunks()
+
+
+def _objects(rows: pa.Table | pa.RecordBatch, end: str) -> pa.ChunkedArray:
     table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
     if not len(table):
-        return b""
+        return pa.chunked_array([], pa.string())
     parts = [
         f"{literal(_key(field.name, first=place == 0))} || {_value(field, identifier(f'c{place}'))}"
         for place, field in enumerate(table.schema)
@@ -28,8 +38,8 @@ def json_lines(rows: pa.Table | pa.RecordBatch) -> bytes:
     line = " || ".join([*parts, "'}'"]) if parts else "'{}'"
     numbers = pa.array(range(len(table)), pa.int64())
     renamed = pa.table([*table.columns, numbers], [*(f"c{place}" for place in range(table.num_columns)), "i"])
-    found = query(f"SELECT {line} || chr(10) AS line FROM _rows ORDER BY i", _rows=renamed)
-    return b"".join(_octets(chunk) for chunk in found.column("line").chunks)
+    found: pa.ChunkedArray = query(f"SELECT {line} {end} AS line FROM _rows ORDER BY i", _rows=renamed).column("line")
+    return found
 
 
 def _key(name: str, *, first: bool) -> str:

@@ -18,7 +18,7 @@ from onefold.connectors.files.listing import Completeness, FileKind, Pattern, co
 from onefold.connectors.files.records import LineOptions, Records, lines_of, rows_of_parquet
 from onefold.connectors.spooling import resolved_path
 from onefold.errors import InvariantBroken, SourceUnavailable, check
-from onefold.protocols import CheckResult, Clock, Format, Limit, Read, SourcePromise
+from onefold.protocols import CheckResult, Clock, Limit, Read, Reading, SourcePromise
 from onefold.types import Binding, PartitionId, Position
 
 __all__ = ["FilesSource"]
@@ -87,15 +87,15 @@ class FilesSource:
             conditions=conditions,
         )
 
-    def declare(self, format: Format, schema: pa.Schema) -> None:  # noqa: A002  (the protocol's word)
-        """Told what the records will be decoded by: how CSV hides line ends, and which header its files must have."""
-        split = getattr(format, "split", None)
-        check_header = getattr(format, "check_header", None)
+    def told(self, reading: Reading) -> None:
+        """What the records will be decoded by: how CSV hides line ends, and which header its files must have."""
+        split = getattr(reading.format, "split", None)
+        check_header = getattr(reading.format, "check_header", None)
         self._options = replace(
             self._options,
             split=split or self._options.split,
-            has_header=bool(getattr(format, "has_header", False)),
-            check_header=check_header and (lambda record, where: check_header(record, schema, where=where)),
+            has_header=bool(getattr(reading.format, "has_header", False)),
+            check_header=check_header and (lambda record, where: check_header(record, reading.declared, where=where)),
         )
 
     def open(self, remembered: pa.Table | None) -> None:

@@ -29,6 +29,7 @@ class _Gathered:
     rows: int = 0
     has_moved: bool = False
     is_idle: bool = True
+    wait_seconds: float = 0.0
 
 
 class Ingest:
@@ -39,6 +40,8 @@ class Ingest:
         self._settings: Settings = pipeline.plan.settings
         self._ends: Ends = {name: dict(ends.get(name, {})) for name in pipeline.readers}
         self._next = next_epoch
+        self.is_idle = True
+        """After `next` gave None: whether every partition said that nothing more is there; else it may still come."""
 
     def open(self) -> None:
         """Open every source with what it must remember. Raises SourceUnavailable."""
@@ -57,8 +60,10 @@ class Ingest:
         An epoch takes what is there, up to epoch_bytes and epoch_rows: small when idle, large when behind.
         """
         gathered = _Gathered()
+        gathered.wait_seconds = wait_seconds
         for name in self._in_turn(list(self._pipeline.readers)):
-            self._read(name, self._pipeline.readers[name].node, gathered, wait_seconds)
+            self._read(name, self._pipeline.readers[name].node, gathered)
+        self.is_idle = gathered.is_idle and not gathered.has_moved
         if not gathered.has_moved:
             return None
         number = self._next
@@ -84,7 +89,7 @@ class Ingest:
         first = self._next % max(1, len(names))
         return names[first:] + names[:first]
 
-    def _read(self, name: str, node: ReadNode, gathered: _Gathered, wait_seconds: float) -> None:
+    def _read(self, name: str, node: ReadNode, gathered: _Gathered) -> None:
         marks = self._ends[name]
         listed = node.source.partitions()
         gathered.partitions[name] = tuple(listed)
@@ -95,7 +100,8 @@ class Ingest:
                     rows=self._settings.epoch_rows - gathered.rows,
                     size_bytes=self._settings.epoch_bytes - gathered.size_bytes,
                 )
-                read = node.source.read(partition, start, limit, 0.0 if gathered.has_moved else wait_seconds)
+                read = node.source.read(partition, start, limit, 0.0 if gathered.has_moved else gathered.wait_seconds)
+                gathered.wait_seconds = 0.0  # the first partition alone waits, so that none waits behind another
                 batches = [batch for batch in read.batches if batch.num_rows]
                 if read.remember is not None:
                     gathered.remember.setdefault(name, []).append(read.remember)
@@ -109,3 +115,5 @@ class Ingest:
                 if read.is_idle or not batches:
                     gathered.is_idle &= read.is_idle
                     break
+            else:
+                gathered.is_idle = False

@@ -207,6 +207,7 @@ def _rule(name: str, output: Output, entry: Any, history: History) -> SinkRule:
         entry.base,
         max(entry.through, history.through.get(name, EpochNumber(0))),
         history.attempts.get(name),
+        output.sink.promise.rows_outlive_token,
     )
 
 

@@ -212,14 +212,12 @@ class Run:
                 if self._conductor.core.undelivered_bytes() > settings.spool_quota_bytes:
                     self._stopping.wait(POLL_SECONDS)
                     continue
-                epoch = self._ingest.next(0.0 if self._until else settings.epoch_seconds)
+                epoch = self._ingest.next(0.0 if self._until and self._ingest.is_idle else settings.epoch_seconds)
                 self._is_caught_up = epoch is None
                 if epoch is not None:
                     self._put(self._to_compute, epoch)
-                elif self._until == "drained":
+                elif self._until == "drained" and self._ingest.is_idle:
                     break
-                else:
-                    self._stopping.wait(settings.epoch_seconds)
             if self._close and not self._stopping.is_set():
                 self._put(self._to_compute, self._ingest.closing())
         finally:

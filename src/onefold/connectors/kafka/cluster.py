@@ -1,0 +1,138 @@
+"""What a cluster says about topics: their ids, partitions and offsets. Through the client's own admin interface."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from onefold.connectors.kafka.connection import Connection
+from onefold.errors import OnefoldError, SinkUnavailable, SourceUnavailable
+
+__all__ = ["Cluster", "TopicPartition", "Topic"]
+
+ANSWER_SECONDS = 10.0
+_REFUSALS = ("_AUTHENTICATION", "TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED", "SASL_AUTHENTICATION_FAILED")
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic as it is now. id: changes when a topic is deleted and made anew; "" where brokers do not tell."""
+
+    name: str
+    id: str
+    partitions: tuple[int, ...]
+
+
+@dataclass(frozen=True, order=True)
+class TopicPartition:
+    """One partition; as text topic:number."""
+
+    topic: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}:{self.number}"
+
+    @staticmethod
+    def of(text: str) -> TopicPartition:
+        """The inverse of str. Raises ValueError."""
+        topic, _, number = text.rpartition(":")
+        return TopicPartition(topic, int(number))
+
+
+class Cluster:
+    """Answers questions. error: what to raise when nobody answers, SourceUnavailable or SinkUnavailable."""
+
+    def __init__(self, connection: Connection, error: type[SourceUnavailable | SinkUnavailable]) -> None:
+        from confluent_kafka.admin import AdminClient
+
+        self._connection = connection
+        self._error = error
+        self._admin = AdminClient({**connection.settings(), "log_level": "0"})
+
+    def topics(self, names: Sequence[str]) -> dict[str, Topic]:
+        """Those of these names that exist; a name that begins with ^ is a pattern over all names."""
+        from confluent_kafka import TopicCollection
+
+        wanted = self._matching(names)
+        if not wanted:
+            return {}
+        found: dict[str, Topic] = {}
+        for name, answer in self._admin.describe_topics(
+            TopicCollection(wanted), request_timeout=ANSWER_SECONDS
+        ).items():
+            about = self._answer(answer, missing="UNKNOWN_TOPIC_OR_PART")
+            if about is not None:
+                numbers = tuple(sorted(partition.id for partition in about.partitions))
+                found[name] = Topic(name, str(about.topic_id or ""), numbers)
+        return found
+
+    def offsets(self, partitions: Iterable[TopicPartition], at: str | int) -> dict[TopicPartition, tuple[int, int]]:
+        """(offset, leader epoch) by partition. at: "earliest", "latest", or milliseconds since 1970: the first record
+        with that time or later, else the end. Epoch -1: not known."""
+        from confluent_kafka import IsolationLevel
+        from confluent_kafka import TopicPartition as Named
+        from confluent_kafka.admin import OffsetSpec
+
+        wanted = list(partitions)
+        if not wanted:
+            return {}
+        specs = {"earliest": OffsetSpec.earliest, "latest": OffsetSpec.latest}
+        spec = specs[at]() if isinstance(at, str) else OffsetSpec.for_timestamp(at)
+        asked = {Named(one.topic, one.number): spec for one in wanted}
+        answers = self._admin.list_offsets(
+            asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_SECONDS
+        )
+        found = {}
+        for named, answer in answers.items():
+            about = self._answer(answer)
+            epoch = about.leader_epoch if about.leader_epoch is not None else -1
+            found[TopicPartition(named.topic, named.partition)] = (about.offset, epoch)
+        behind = [one for one in wanted if found[one][0] < 0]  # no record is as young as that
+        return found | (self.offsets(behind, "latest") if behind else {})
+
+    def _matching(self, names: Sequence[str]) -> list[str]:
+        patterns = [re.compile(name) for name in names if name.startswith("^")]
+        plain = [name for name in names if not name.startswith("^")]
+        if not patterns:
+            return plain
+        try:
+            listed = self._admin.list_topics(timeout=ANSWER_SECONDS).topics
+        except Exception as error:
+            raise self.unavailable(error) from error
+        return sorted({*plain, *(name for name in listed if any(pattern.search(name) for pattern in patterns))})
+
+    def _answer(self, answer: Any, *, missing: str = "") -> Any:
+        """None for an answer that says `missing`."""
+        try:
+            return answer.result(ANSWER_SECONDS + 5)
+        except Exception as error:
+            if missing and name_of(error) == missing:
+                return None
+            raise self.unavailable(error) from error
+
+    def unavailable(self, error: Exception) -> OnefoldError:
+        """What to raise. Never shows a setting's value."""
+        name = name_of(error)
+        next_step = "Check user name, password and the cluster's permissions." if name in _REFUSALS else None
+        return self._error(
+            f"{self._connection.label} does not answer." if next_step is None else f"{self._connection.label} refuses us.",
+            found=f"{name}: {_text_of(error)}" if name else str(error),
+            next_step=next_step,
+        )
+
+
+
+
+def name_of(error: BaseException) -> str:
+    """The client's name of an error, such as _TRANSPORT; "" when it is another."""
+    first = error.args[0] if error.args else None
+    found = getattr(error, "name", None) if isinstance(getattr(error, "name", None), str) else None
+    return found or (str(first.name()) if hasattr(first, "name") and callable(first.name) else "")
+
+
+def _text_of(error: BaseException) -> str:
+    first = error.args[0] if error.args else None
+    return str(first.str()) if hasattr(first, "str") else str(error)

@@ -1,0 +1,268 @@
+"""Topics as a sink: one transaction a delivery, with the token inside it.
+
+Opening starts a new producer under the sink's own transactional.id, which settles the last one's transaction and fences
+it; only then is the token read. Source: KIP-98, KIP-447.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from onefold.clock import SystemClock
+from onefold.connectors.kafka.cluster import ANSWER_SECONDS, Cluster, name_of
+from onefold.connectors.kafka.connection import Connection
+from onefold.connectors.kafka.library import bridge
+from onefold.connectors.kafka.producing import Producing
+from onefold.connectors.kafka.token import from_metadata, group_of, to_metadata
+from onefold.connectors.spooling import OP_COLUMN, SpooledSink, refuse_token, rows_of, same_token, stored_schema
+from onefold.disk import durable_step
+from onefold.errors import OutcomeUnknown, RowsRefused, SinkForked, SinkRefused, SinkUnavailable
+from onefold.formats.write import json_values
+from onefold.protocols import CheckResult, Clock, SinkPromise
+from onefold.types import Binding, CommitClass, Guarantee, Receipt, Token, TokenMove
+
+__all__ = ["KafkaSink"]
+
+TRANSACTION_SECONDS = 60.0
+"""The transaction timeout unless the connection says otherwise. A delivery gets half of it."""
+
+_TOO_LARGE = ("MSG_SIZE_TOO_LARGE", "_MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE")
+_REFUSALS = (
+    "TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED",
+    "TRANSACTIONAL_ID_AUTHORIZATION_FAILED", "_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED",
+    "INVALID_TRANSACTION_TIMEOUT", "UNSUPPORTED_VERSION", "_UNSUPPORTED_FEATURE",
+)  # fmt: skip
+
+
+class KafkaSink(SpooledSink):
+    """Append, and upsert into a compacted topic, where a delete is a tombstone. Values are JSON objects.
+
+    A message's key is the one key column's text or bytes as they are, or a JSON object of several.
+    """
+
+    def __init__(
+        self, connection: Connection, topic: str, key: tuple[str, ...], clock: Clock | None = None
+    ) -> None:
+        self._connection = connection
+        self._topic = topic
+        self._key = key
+        self._clock = clock or SystemClock()
+        self._producing: Producing | None = None
+        self._token: Token | None = None
+
+    @property
+    def promise(self) -> SinkPromise:
+        """Transactional; the token is an offset, which can be lost while the rows stay."""
+        return SinkPromise(
+            commit_class=CommitClass.TRANSACTIONAL,
+            modes=frozenset({"append", "upsert"}),
+            target=f"{self._connection.label}:{self._topic}",
+            deletes=True,
+            rows_outlive_token=True,
+            conditions=(
+                "readers of the topic use isolation.level=read_committed",
+                "a delivery ends within half of transaction.timeout.ms; one that does not is aborted and made smaller",
+                "offsets.retention.minutes is longer than the flow may stand still",
+                "nobody else uses the sink's transactional.id or its token's group",
+            ),
+        )
+
+    def open(self, binding: Binding) -> Token | None:
+        """Fence, then read the token. Raises SinkUnavailable, SinkRefused, SinkForked, SettingMissing.
+
+        If killed inside: fenced or not.
+        """
+        self._binding = binding
+        self.close()
+        topics = Cluster(self._connection, SinkUnavailable).topics([self._topic])
+        if self._topic not in topics:
+            raise SinkRefused(
+                f"{self._label} does not exist.", sink=binding.sink, next_step="Make the topic, or correct its name."
+            )
+        with self._answers():
+            self._producing = Producing(self._settings(), self._clock)
+            if binding.guarantee is Guarantee.EXACTLY_ONCE:
+                with durable_step("kafka.fence"):
+                    self._producing.begin(ANSWER_SECONDS)
+                self._token = self._read_token()
+                return self._token
+        return None
+
+    def commit(self, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
+        """With a move: rows and token in one transaction. Without: rows, acknowledged, or sent and forgotten."""
+        rows = rows_of(self.binding, receipts)
+        values, keys = self._messages(rows)
+        producing = self._producing
+        if producing is None:
+            raise SinkUnavailable(f"{self._label} is not open.", sink=self.binding.sink)
+        deadline = self._clock.monotonic() + self._transaction_seconds / 2
+        try:
+            if move is None:
+                with durable_step("kafka.send"):
+                    producing.send(self._topic, values, keys, deadline)
+                return
+            if not same_token(self._token, move.expected):
+                raise refuse_token(self.binding, self._token, move.expected)
+            producing.transact()
+            with durable_step("kafka.send"):
+                producing.send(self._topic, values, keys, deadline)
+            with durable_step("kafka.commit"):
+                offset = (self._topic, 0, move.new.epoch, to_metadata(move.new))
+                producing.finish(self._token_group, [offset], self._transaction_seconds / 2)
+        except bridge().KafkaFault as error:
+            self._throw_away(producing)
+            raise self._commit_error(error) from error
+        except TimeoutError as error:
+            self._throw_away(producing)
+            raise OutcomeUnknown(f"{self._label} took too long.", sink=self.binding.sink) from error
+        self._token = move.new
+        if producing.is_suspect:
+            self.close()
+
+    def close(self) -> None:
+        """Throw the producer away."""
+        producing, self._producing = self._producing, None
+        if producing is not None:
+            producing.close()
+
+    def check(self, binding: Binding | None) -> Sequence[CheckResult]:
+        """Is the topic there? Writes nothing and fences nobody."""
+        try:
+            found = Cluster(self._connection, SinkUnavailable).topics([self._topic])
+        except SinkUnavailable as error:
+            return [CheckResult(self._label, "failed", error.summary, error.next_step or "")]
+        if self._topic not in found:
+            return [CheckResult(self._label, "failed", "no such topic", "Make it, or correct the name.")]
+        return [CheckResult(self._label, "ok", f"{len(found[self._topic].partitions)} partitions")]
+
+    # ------------------------------------------------------------------------------------------------------- inner
+
+    @property
+    def _label(self) -> str:
+        return f"{self._connection.label}.topic({self._topic})"
+
+    @property
+    def _token_group(self) -> str:
+        return group_of(self.binding.flow, self.binding.lane, self.binding.sink)
+
+    @property
+    def _transaction_seconds(self) -> float:
+        return float(self._connection.options.get("transaction.timeout.ms", TRANSACTION_SECONDS * 1000)) / 1000
+
+    def _settings(self) -> dict[str, str]:
+        binding = self.binding
+        wanted: dict[str, str] = {
+            "linger.ms": "5",
+            "queue.buffering.max.messages": "500000",
+            "partitioner": "murmur2_random",
+            **self._connection.settings(),
+        }
+        wanted.pop("transaction.timeout.ms", None)
+        if binding.guarantee is Guarantee.EXACTLY_ONCE:
+            name = f"onefold.{binding.flow}.{binding.lane}.{binding.sink}"
+            timeout = str(int(self._transaction_seconds * 1000))
+            return wanted | {"transactional.id": name, "transaction.timeout.ms": timeout}
+        if binding.guarantee is Guarantee.AT_LEAST_ONCE:
+            return wanted | {"enable.idempotence": "true"}
+        return wanted | {"acks": "0", "message.send.max.retries": "0"}
+
+    def _read_token(self) -> Token | None:
+        """Committed offsets only: of a transaction that is not decided yet the broker says so, and we wait."""
+        from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+        settings: Mapping[str, Any] = {
+            **_shared_settings(self._connection.settings()),
+            "group.id": self._token_group,
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "log_level": "0",
+        }
+        consumer = Consumer(settings)
+        try:
+            (found,) = consumer.committed([TopicPartition(self._topic, 0)], timeout=ANSWER_SECONDS)
+        except KafkaException as error:
+            raise self._open_error(name_of(error), str(error)) from error
+        finally:
+            consumer.close()
+        if found.error is not None:
+            raise self._open_error(found.error.name(), found.error.str())
+        if found.offset < 0:
+            return None
+        try:
+            return from_metadata(found.offset, found.metadata or "")
+        except ValueError as error:
+            raise SinkForked(
+                f"The group {self._token_group} holds an offset that is no token of ours.",
+                sink=self.binding.sink,
+                found=found.metadata,
+                next_step="Somebody else uses this group. Give the flow or the sink another name.",
+            ) from error
+
+    def _messages(self, rows: pa.Table) -> tuple[pa.LargeBinaryArray, pa.LargeBinaryArray | None]:
+        stored = rows.select(stored_schema(self.binding).names)
+        values = json_values(stored)
+        if OP_COLUMN in rows.column_names:
+            is_delete = pc.equal(rows.column(OP_COLUMN), "delete").combine_chunks()
+            values = pc.if_else(is_delete, pa.scalar(None, pa.large_binary()), values)
+        if not self._key:
+            return values, None
+        keys = self._keys(stored)
+        if self.binding.mode == "upsert" and keys.null_count:
+            raise RowsRefused(
+                f"{self._label} is written by key, and {keys.null_count} rows have none.",
+                sink=self.binding.sink,
+                column=", ".join(self._key),
+            )
+        return values, keys
+
+    def _keys(self, rows: pa.Table) -> pa.LargeBinaryArray:
+        if len(self._key) == 1:
+            column = rows.column(self._key[0])
+            if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
+                return pc.cast(column, pa.large_binary()).combine_chunks()
+        return json_values(rows.select(list(self._key)))
+
+    @contextlib.contextmanager
+    def _answers(self) -> Any:
+        try:
+            yield
+        except bridge().KafkaFault as error:
+            self.close()
+            raise self._open_error(error.name, error.text) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_error(self, name: str, text: str) -> SinkRefused | SinkUnavailable:
+        kind = SinkRefused if name in _REFUSALS else SinkUnavailable
+        said = "refuses us" if kind is SinkRefused else "cannot be written now"
+        return kind(f"{self._label} {said}.", found=f"{name}: {text}", sink=self.binding.sink)
+
+    def _throw_away(self, producing: Producing) -> None:
+        """Nothing that this producer sent may land in a transaction of the next one."""
+        self._producing = None
+        producing.close()
+
+    def _commit_error(self, error: Any) -> RowsRefused | OutcomeUnknown:
+        if error.name in _TOO_LARGE:  # it was never in the log: the transaction is aborted by the next open
+            return RowsRefused(
+                f"{self._label} refuses a message for its size.",
+                found=error.text,
+                sink=self.binding.sink,
+                next_step="Raise max.message.bytes of the topic and message.max.bytes here, or write less in a row.",
+            )
+        return OutcomeUnknown(
+            f"{self._label} did not answer for certain.", found=f"{error.name}: {error.text}", sink=self.binding.sink
+        )
+
+
+def _shared_settings(settings: Mapping[str, str]) -> dict[str, str]:
+    """Those that a consumer understands too."""
+    only_producers = ("transaction.timeout.ms", "compression.type", "compression.level", "linger.ms", "partitioner",
+                      "request.timeout.ms")  # fmt: skip
+    return {name: value for name, value in settings.items() if name not in only_producers}

@@ -1,0 +1,382 @@
+"""Topics as a stream: partitions are assigned by us, positions come from the journal, a gap is an error.
+
+Source: KIP-320 (leader epochs and truncated logs), KIP-98 (read_committed), KIP-516 (topic ids).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from onefold.clock import SystemClock
+from onefold.connectors.kafka.cluster import Cluster, Topic, TopicPartition
+from onefold.connectors.kafka.connection import Connection
+from onefold.connectors.kafka.library import bridge
+from onefold.connectors.kafka.place import MEMORY, Place
+from onefold.errors import InputLost, SourceError, SourceUnavailable, check
+from onefold.protocols import CheckResult, Clock, Limit, Read, Reading, SourcePromise
+from onefold.types import Binding, PartitionId, Position
+
+__all__ = ["KafkaSource", "Topics"]
+
+LOG = logging.getLogger("onefold")
+
+REFRESH_SECONDS = 5.0
+"""How often new partitions and topics are looked for."""
+
+SKIP_SECONDS = 30.0
+"""How long a position may stand before records that are none (aborted, control) until it moves over them."""
+
+_HEADERS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.binary())]))
+_META = pa.schema(
+    [
+        ("_topic", pa.string()),
+        ("_partition", pa.int32()),
+        ("_offset", pa.int64()),
+        ("_timestamp", pa.timestamp("ms", "UTC")),
+        ("_key", pa.large_binary()),
+        ("_headers", _HEADERS),
+    ]
+)
+_ALWAYS = ("_offset", "_timestamp", "_key")
+
+
+@dataclass(frozen=True)
+class Topics:
+    """What is read. names: topics, or patterns that begin with ^. start: where to begin when the flow is new:
+    "earliest", "latest", or milliseconds since 1970. group: for lag tools; None: one of the flow's own."""
+
+    names: tuple[str, ...]
+    start: Literal["earliest", "latest"] | int = "earliest"
+    isolation: Literal["read_committed", "read_uncommitted"] = "read_committed"
+    group: str | None = None
+
+
+class KafkaSource:
+    """Position: {"topic": the topic's id, "at": next offset, "epoch": leader epoch of the record before it}."""
+
+    def __init__(self, connection: Connection, topics: Topics, clock: Clock | None = None) -> None:
+        self._connection = connection
+        self._topics = topics
+        self._clock = clock or SystemClock()
+        self._wanted: frozenset[str] = frozenset(_ALWAYS)
+        self._group = topics.group or "onefold"
+        self._cluster: Cluster | None = None
+        self._consumer: Any = None
+        self._lanes: dict[TopicPartition, _Lane] = {}
+        self._known: dict[str, Topic] = {}
+        self._starts: dict[TopicPartition, Place] = {}
+        self._untold: set[TopicPartition] = set()
+        self._is_new = True
+        self._looked_at = 0.0
+        self._wake: tuple[int, int] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def memory(self) -> pa.Schema | None:
+        """Where each partition was begun, when that is not its beginning: decided once."""
+        return None if self._topics.start == "earliest" else MEMORY
+
+    @property
+    def promise(self) -> SourcePromise:
+        """Replayable while the topic keeps what is not settled."""
+        is_committed = self._topics.isolation == "read_committed"
+        return SourcePromise(
+            is_replayable=True,
+            is_ordered=True,
+            payload="bytes",
+            meta=_META,
+            gap="the position is outside the log, its leader epoch was truncated away, or the topic has another id",
+            isolation="read_committed hides what was aborted" if is_committed else "none: aborted records are read",
+            conditions=("the topic keeps records longer than the flow may stand still", "a record is never compacted "
+                        "away before it is read, or only the newest one of its key matters"),
+        )  # fmt: skip
+
+    def told(self, reading: Reading) -> None:
+        """Which columns are read, and the group that lag tools are told."""
+        self._wanted = frozenset({*_ALWAYS, *reading.meta})
+        self._group = self._topics.group or f"onefold.{reading.flow}.{reading.name}"
+
+    def open(self, remembered: pa.Table | None) -> None:
+        """Connect and look at the topics. Raises SourceUnavailable, SettingMissing, ExtraMissing."""
+        self.close()
+        self._cluster = Cluster(self._connection, SourceUnavailable)
+        self._starts, self._known, self._lanes, self._untold = {}, {}, {}, set()
+        for row in remembered.to_pylist() if remembered is not None else []:
+            self._starts[TopicPartition(row["topic"], row["partition"])] = Place(row["id"], row["at"])
+        self._is_new = not self._starts
+        self._look()
+        if not self._known:
+            raise SourceUnavailable(
+                f"{self._label} does not exist.",
+                next_step="Make the topic, or correct its name.",
+            )
+        read_end, write_end = os.pipe()
+        os.set_blocking(read_end, False)
+        os.set_blocking(write_end, False)
+        self._wake = (read_end, write_end)
+        compiled = bridge()
+        try:
+            self._consumer = compiled.Consumer(self._settings())
+        except compiled.KafkaFault as error:
+            raise SourceUnavailable(f"{self._label} cannot be read.", found=error.text) from error
+
+    def partitions(self) -> Mapping[PartitionId, tuple[Position, Position | None]]:
+        """All now. New ones are found while reading, within REFRESH_SECONDS."""
+        if self._clock.monotonic() - self._looked_at >= REFRESH_SECONDS:
+            try:
+                self._look()
+            except SourceUnavailable as error:
+                self._looked_at = self._clock.monotonic()
+                LOG.warning("%s: %s", self._label, error.summary)
+        return {PartitionId(str(one)): (place.position(), None) for one, place in sorted(self._starts.items())}
+
+    def read(self, partition: PartitionId, start: Position, limit: Limit, wait_seconds: float) -> Read:
+        """Records from `start` on. Waits for any partition; so a caller that asks all in turn loses no time.
+
+        Raises InputLost, SourceError, SourceUnavailable.
+        """
+        one, place = TopicPartition.of(partition), Place.of(start)
+        lane = self._lane(one, place)
+        found = lane.take(limit)
+        if found is None and wait_seconds > 0 and all(other.is_drained for other in self._lanes.values()):
+            self._wait(wait_seconds)
+            found = lane.take(limit)
+        self._listen()
+        remember = self._remember()
+        if found is None:
+            return Read([], lane.skipped(place), remember, is_idle=lane.is_at_end)
+        batch, lane.place = found
+        return Read([batch], lane.place.position(), remember, is_idle=lane.is_at_end)
+
+    def settle(self, positions: Mapping[PartitionId, Position]) -> None:
+        """Commit offsets for lag tools; nothing of ours reads them."""
+        offsets = [(TopicPartition.of(name), Place.of(position).at) for name, position in positions.items()]
+        with self._lock:
+            if self._consumer is not None and offsets:
+                self._consumer.commit([(one.topic, one.number, at) for one, at in offsets])
+
+    def close(self) -> None:
+        """Let go, and end a read that waits."""
+        with self._lock:
+            consumer, self._consumer = self._consumer, None
+            wake, self._wake = self._wake, None
+        if wake is not None:
+            with contextlib.suppress(OSError):
+                os.write(wake[1], b"w")
+        for lane in self._lanes.values():
+            lane.queue.detach()
+        self._lanes = {}
+        if consumer is not None:
+            consumer.close()
+        for descriptor in wake or ():
+            os.close(descriptor)
+
+    def check(self, binding: Binding | None) -> Sequence[CheckResult]:
+        """Are the topics there, and may we see them?"""
+        try:
+            found = Cluster(self._connection, SourceUnavailable).topics(self._topics.names)
+        except SourceUnavailable as error:
+            return [CheckResult(self._label, "failed", error.summary, error.next_step or "")]
+        missing = [name for name in self._topics.names if not name.startswith("^") and name not in found]
+        if missing or not found:
+            return [CheckResult(self._label, "failed", f"no topic {', '.join(missing)}", "Make it, or correct the name.")]
+        return [CheckResult(self._label, "ok", f"{sum(len(topic.partitions) for topic in found.values())} partitions")]
+
+    # ------------------------------------------------------------------------------------------------------- inner
+
+    @property
+    def _label(self) -> str:
+        return f"{self._connection.label}.topic({', '.join(self._topics.names)})"
+
+    def _settings(self) -> dict[str, str]:
+        return {
+            "fetch.wait.max.ms": "100",
+            "queued.max.messages.kbytes": "65536",
+            **self._connection.settings(),
+            "group.id": self._group,
+            "enable.auto.commit": "false",
+            "enable.auto.offset.store": "false",
+            "auto.offset.reset": "error",
+            "enable.partition.eof": "true",
+            "isolation.level": self._topics.isolation,
+        }
+
+    def _look(self) -> None:
+        """Find topics and partitions. What appears after the first look is read from its beginning."""
+        cluster = self._cluster
+        check(cluster is not None, "a source is opened before it is read")
+        now = cluster.topics(self._topics.names)  # type: ignore[union-attr]
+        every = {TopicPartition(topic.name, number): topic for topic in now.values() for number in topic.partitions}
+        fresh = [one for one in every if one not in self._starts]
+        at = self._topics.start if self._is_new else "earliest"
+        found = cluster.offsets(fresh, at)  # type: ignore[union-attr]
+        for one in fresh:
+            self._starts[one] = Place(every[one].id, found[one][0])
+            self._untold.add(one)
+        self._known = {**self._known, **now}
+        self._is_new = self._is_new and not self._starts
+        self._looked_at = self._clock.monotonic()
+
+    def _lane(self, one: TopicPartition, place: Place) -> _Lane:
+        lane = self._lanes.get(one)
+        if lane is not None and lane.place == place:
+            return lane
+        if lane is not None:
+            lane.queue.detach()
+        self._demand_same_topic(one, place)
+        compiled = bridge()
+        wake = self._wake
+        check(wake is not None and self._consumer is not None, "a source is opened before it is read")
+        try:
+            queue = self._consumer.attach(one.topic, one.number, place.at, place.epoch, wake[1])  # type: ignore[index]
+        except compiled.KafkaFault as error:
+            raise SourceUnavailable(f"{self._label} cannot be read.", found=error.text, partition=str(one)) from error
+        lane = self._lanes[one] = _Lane(self, one, queue, place)
+        return lane
+
+    def _demand_same_topic(self, one: TopicPartition, place: Place) -> None:
+        topic = self._known.get(one.topic)
+        if topic is None or one.number not in topic.partitions:
+            raise InputLost(
+                f"{self._label}: a partition that was being read is gone.",
+                partition=str(one),
+                found="no such partition",
+                expected=f"offset {place.at} of it",
+                next_step="Restore the topic; or accept the loss: `onefold reset` the flow, or name the read anew.",
+            )
+        if place.topic and topic.id and place.topic != topic.id:
+            raise InputLost(
+                f"{self._label}: the topic was deleted and made anew.",
+                partition=str(one),
+                found=f"topic id {topic.id}",
+                expected=f"topic id {place.topic}, from offset {place.at} on",
+                next_step="What was in it is gone. Accept the loss: `onefold reset` the flow, or name the read anew.",
+            )
+
+    def lost(self, one: TopicPartition, place: Place, fault: Any) -> SourceError:
+        """The error of a position that the log does not hold any more."""
+        cluster = self._cluster
+        bounds = "unknown"
+        with contextlib.suppress(SourceError):
+            if cluster is not None:
+                first, last = (cluster.offsets([one], at)[one][0] for at in ("earliest", "latest"))
+                bounds = f"offsets {first} to {last}"
+        return InputLost(
+            f"{self._label}: records that were not processed yet are gone.",
+            partition=str(one),
+            found=f"{bounds}; {fault.text}",
+            expected=f"offset {place.at}, leader epoch {place.epoch}",
+            next_step="Restore the topic; or accept the loss: `onefold reset` the flow, or name the read anew.",
+        )
+
+    def columns_of(self, one: TopicPartition, taken: Any) -> pa.RecordBatch:
+        """What is wanted of some messages, as one batch."""
+        values, keys, offsets, times, headers, _ = taken
+        count = len(values)
+        columns: dict[str, Any] = {"_value": values}
+        if "_topic" in self._wanted:
+            columns["_topic"] = pa.array([one.topic]).take(pa.array(np.zeros(count, np.int32)))
+        if "_partition" in self._wanted:
+            columns["_partition"] = pa.array(np.full(count, one.number, np.int32))
+        columns["_offset"] = pa.array(offsets)
+        columns["_timestamp"] = pa.array(times, mask=times < 0).cast(pa.timestamp("ms", "UTC"))
+        columns["_key"] = keys
+        if headers is not None:
+            rows = [[{"name": name, "value": value} for name, value in row] for row in headers]
+            columns["_headers"] = pa.array(rows, _HEADERS)
+        return pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
+
+    @property
+    def wants_headers(self) -> bool:
+        """Whether headers are read: they cost an object each."""
+        return "_headers" in self._wanted
+
+    @property
+    def clock(self) -> Clock:
+        """Decides only when to look again."""
+        return self._clock
+
+    def _remember(self) -> pa.RecordBatch | None:
+        """All that is new at once, so that either every partition of a look is remembered or none."""
+        if self.memory is None or not self._untold:
+            return None
+        rows = [
+            {"topic": one.topic, "partition": one.number, "id": self._starts[one].topic, "at": self._starts[one].at}
+            for one in sorted(self._untold)
+        ]
+        self._untold.clear()
+        return pa.RecordBatch.from_pylist(rows, MEMORY)
+
+    def _wait(self, seconds: float) -> None:
+        wake = self._wake
+        if wake is not None:
+            ready, _, _ = select.select([wake[0]], [], [], seconds)
+            if ready:
+                with contextlib.suppress(OSError):
+                    os.read(wake[0], 4096)
+                for lane in self._lanes.values():  # one of them has something
+                    lane.is_drained = False
+
+    def _listen(self) -> None:
+        for told in self._consumer.poll(0):
+            if told[0] == "error":
+                fault = told[1]
+                if fault.is_fatal or fault.name in ("_AUTHENTICATION", "TOPIC_AUTHORIZATION_FAILED"):
+                    raise SourceUnavailable(f"{self._label} cannot be read.", found=f"{fault.name}: {fault.text}")
+                LOG.info("%s: %s", self._label, fault.text)
+
+
+class _Lane:
+    """One partition that is being fetched."""
+
+    def __init__(self, source: KafkaSource, one: TopicPartition, queue: Any, place: Place) -> None:
+        self.queue = queue
+        self.place = place
+        self.is_drained = False
+        self.is_at_end = False
+        self._source = source
+        self._one = one
+        self._end = -1
+        self._fault: Any = None
+        self._skip_at = source.clock.monotonic() + SKIP_SECONDS
+
+    def take(self, limit: Limit) -> tuple[pa.RecordBatch, Place] | None:
+        """Some records and the place after them; None when none is here now."""
+        if self._fault is not None:
+            raise self._error(self._fault)
+        taken, end, self._fault = self.queue.take(limit.rows, limit.size_bytes, self._source.wants_headers)
+        if end is not None:
+            self._end = end
+        if taken is None and self._fault is not None:
+            raise self._error(self._fault)
+        self.is_drained = taken is None
+        if taken is None:
+            self.is_at_end = self._end >= self.place.at
+            return None
+        offsets = taken[2]
+        place = replace(self.place, at=int(offsets[-1]) + 1, epoch=taken[-1])
+        self.is_at_end = end is not None
+        self._skip_at = self._source.clock.monotonic() + SKIP_SECONDS
+        return self._source.columns_of(self._one, taken), place
+
+    def skipped(self, place: Place) -> Position:
+        """Now and then a position moves over what is no record, lest it falls out of the log."""
+        if self._end > place.at and self._source.clock.monotonic() >= self._skip_at:
+            self._skip_at = self._source.clock.monotonic() + SKIP_SECONDS
+            self.place = replace(place, at=self._end)
+        return self.place.position()
+
+    def _error(self, fault: Any) -> SourceError:
+        if fault.name in ("_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE", "_LOG_TRUNCATION"):
+            return self._source.lost(self._one, self.place, fault)
+        return SourceUnavailable("A partition cannot be read.", partition=str(self._one), found=fault.text)
