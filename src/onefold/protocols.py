@@ -167,8 +167,8 @@ class SinkPromise:
         modes: what it can do: "append", "upsert"; deletes: whether upserts may carry `_op` = "delete".
         can_prepare_together: its prepare holds until committed or aborted, so it may join commit="together".
         target: the fingerprint of where it writes; a change of it is a change of sink. No secrets.
-        rows_outlive_token: the token can be lost while the rows stay: then one that is gone says nothing about them.
         conditions: sentences that must be true for the promise to hold.
+        rows_outlive_token: the token can be lost while the rows stay: then one that is gone says nothing about them.
     """
 
     commit_class: CommitClass
@@ -176,8 +176,8 @@ class SinkPromise:
     target: str
     deletes: bool = False
     can_prepare_together: bool = False
-    rows_outlive_token: bool = False
     conditions: tuple[str, ...] = ()
+    rows_outlive_token: bool = False
 
 
 @runtime_checkable

@@ -42,9 +42,7 @@ class ReadOptions:
     name: str | None = None
 
 
-def read_draft(
-    flow: str, endpoint: Any, schema: object, options: ReadOptions
-) -> tuple[Draft, pa.Schema, str | None]:
+def read_draft(flow: str, endpoint: Any, schema: object, options: ReadOptions) -> tuple[Draft, pa.Schema, str | None]:
     """A read to be, the schema of its rows, and its event time. Raises BuildError, SchemaError, NotSupported."""
     if options.casts not in ("exact", "lenient"):
         raise BuildError("There is no such kind of casts.", found=repr(options.casts), expected="exact or lenient")

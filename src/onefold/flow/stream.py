@@ -250,9 +250,7 @@ class Stream:
         keyed = (key,) if isinstance(key, str) else tuple(key)
         for column in keyed:
             columns.existing(column, self._arrow, "key")
-        self._flow._add_output(
-            self, endpoint, mode="append", key=keyed, name=name, guarantee=guarantee, shared=shared
-        )
+        self._flow._add_output(self, endpoint, mode="append", key=keyed, name=name, guarantee=guarantee, shared=shared)
 
     def upsert(
         self,

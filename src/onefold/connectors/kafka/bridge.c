@@ -1766,7 +1766,7 @@ struct __pyx_MemviewEnum_obj;
 struct __pyx_memoryview_obj;
 struct __pyx_memoryviewslice_obj;
 
-/* "onefold/connectors/kafka/bridge.pyx":128
+/* "onefold/connectors/kafka/bridge.pyx":129
  *     void rd_kafka_error_destroy(rd_kafka_error_t *error)
  * 
  * cdef enum:             # <<<<<<<<<<<<<<
@@ -1782,7 +1782,7 @@ enum  {
   __pyx_e_7onefold_10connectors_5kafka_6bridge_PRODUCED_AT_ONCE = 0x4000
 };
 
-/* "onefold/connectors/kafka/bridge.pyx":183
+/* "onefold/connectors/kafka/bridge.pyx":184
  * 
  * 
  * cdef class Client:             # <<<<<<<<<<<<<<
@@ -1797,7 +1797,7 @@ struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Client {
 };
 
 
-/* "onefold/connectors/kafka/bridge.pyx":285
+/* "onefold/connectors/kafka/bridge.pyx":286
  * 
  * 
  * cdef class Consumer(Client):             # <<<<<<<<<<<<<<
@@ -1809,7 +1809,7 @@ struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer {
 };
 
 
-/* "onefold/connectors/kafka/bridge.pyx":322
+/* "onefold/connectors/kafka/bridge.pyx":340
  * 
  * 
  * @cython.no_gc_clear             # <<<<<<<<<<<<<<
@@ -1829,7 +1829,7 @@ struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Partition {
 };
 
 
-/* "onefold/connectors/kafka/bridge.pyx":494
+/* "onefold/connectors/kafka/bridge.pyx":512
  * 
  * 
  * @cython.no_gc_clear             # <<<<<<<<<<<<<<
@@ -1842,7 +1842,7 @@ struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Producer {
 };
 
 
-/* "onefold/connectors/kafka/bridge.pyx":616
+/* "onefold/connectors/kafka/bridge.pyx":634
  * 
  * 
  * cdef class _Cells:             # <<<<<<<<<<<<<<
@@ -1940,7 +1940,7 @@ struct __pyx_memoryviewslice_obj {
 
 
 
-/* "onefold/connectors/kafka/bridge.pyx":183
+/* "onefold/connectors/kafka/bridge.pyx":184
  * 
  * 
  * cdef class Client:             # <<<<<<<<<<<<<<
@@ -1956,7 +1956,7 @@ struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Client {
 static struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Client *__pyx_vtabptr_7onefold_10connectors_5kafka_6bridge_Client;
 
 
-/* "onefold/connectors/kafka/bridge.pyx":285
+/* "onefold/connectors/kafka/bridge.pyx":286
  * 
  * 
  * cdef class Consumer(Client):             # <<<<<<<<<<<<<<
@@ -1970,7 +1970,7 @@ struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Consumer {
 static struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Consumer *__pyx_vtabptr_7onefold_10connectors_5kafka_6bridge_Consumer;
 
 
-/* "onefold/connectors/kafka/bridge.pyx":322
+/* "onefold/connectors/kafka/bridge.pyx":340
  * 
  * 
  * @cython.no_gc_clear             # <<<<<<<<<<<<<<
@@ -1987,7 +1987,7 @@ struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Partition {
 static struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Partition *__pyx_vtabptr_7onefold_10connectors_5kafka_6bridge_Partition;
 
 
-/* "onefold/connectors/kafka/bridge.pyx":494
+/* "onefold/connectors/kafka/bridge.pyx":512
  * 
  * 
  * @cython.no_gc_clear             # <<<<<<<<<<<<<<
@@ -2001,7 +2001,7 @@ struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Producer {
 static struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Producer *__pyx_vtabptr_7onefold_10connectors_5kafka_6bridge_Producer;
 
 
-/* "onefold/connectors/kafka/bridge.pyx":616
+/* "onefold/connectors/kafka/bridge.pyx":634
  * 
  * 
  * cdef class _Cells:             # <<<<<<<<<<<<<<
@@ -3789,8 +3789,9 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_12__setst
 static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer___init__(struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer *__pyx_v_self, PyObject *__pyx_v_settings); /* proto */
 static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_2attach(struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer *__pyx_v_self, PyObject *__pyx_v_topic, int32_t __pyx_v_partition, int64_t __pyx_v_offset, int32_t __pyx_v_leader_epoch, int __pyx_v_wake); /* proto */
 static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_4commit(struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer *__pyx_v_self, PyObject *__pyx_v_offsets); /* proto */
-static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_6__reduce_cython__(CYTHON_UNUSED struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer *__pyx_v_self); /* proto */
-static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_8__setstate_cython__(CYTHON_UNUSED struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer *__pyx_v_self, CYTHON_UNUSED PyObject *__pyx_v___pyx_state); /* proto */
+static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_6committed(struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer *__pyx_v_self, PyObject *__pyx_v_topic, int32_t __pyx_v_partition, int __pyx_v_timeout_ms); /* proto */
+static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_8__reduce_cython__(CYTHON_UNUSED struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer *__pyx_v_self); /* proto */
+static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_10__setstate_cython__(CYTHON_UNUSED struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer *__pyx_v_self, CYTHON_UNUSED PyObject *__pyx_v___pyx_state); /* proto */
 static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Partition *__pyx_v_self, Py_ssize_t __pyx_v_rows, int64_t __pyx_v_size_bytes, int __pyx_v_with_headers); /* proto */
 static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_2end(struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Partition *__pyx_v_self); /* proto */
 static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_4detach(struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Partition *__pyx_v_self); /* proto */
@@ -4092,8 +4093,8 @@ namespace {
     __Pyx_CachedCFunction __pyx_umethod_PyDict_Type_values;
     PyObject *__pyx_slice[1];
     PyObject *__pyx_tuple[6];
-    PyObject *__pyx_codeobj_tab[30];
-    PyObject *__pyx_string_tab[260];
+    PyObject *__pyx_codeobj_tab[31];
+    PyObject *__pyx_string_tab[263];
     PyObject *__pyx_number_tab[7];
 /* #### Code section: module_state_contents ### */
 /* PyFrozenDict.module_state_decls */
@@ -4189,220 +4190,223 @@ static __pyx_mstatetype * const __pyx_mstate_global = &__pyx_mstate_global_stati
 #define __pyx_n_u_Consumer___setstate_cython __pyx_string_tab[43]
 #define __pyx_n_u_Consumer_attach __pyx_string_tab[44]
 #define __pyx_n_u_Consumer_commit __pyx_string_tab[45]
-#define __pyx_n_u_Ellipsis __pyx_string_tab[46]
-#define __pyx_n_u_KafkaFault __pyx_string_tab[47]
-#define __pyx_n_u_KafkaFault___init __pyx_string_tab[48]
-#define __pyx_n_u_LargeBinaryArray __pyx_string_tab[49]
-#define __pyx_n_u_Partition __pyx_string_tab[50]
-#define __pyx_n_u_Partition___reduce_cython __pyx_string_tab[51]
-#define __pyx_n_u_Partition___setstate_cython __pyx_string_tab[52]
-#define __pyx_n_u_Partition_detach __pyx_string_tab[53]
-#define __pyx_n_u_Partition_end __pyx_string_tab[54]
-#define __pyx_n_u_Partition_take __pyx_string_tab[55]
-#define __pyx_n_u_Producer __pyx_string_tab[56]
-#define __pyx_n_u_Producer___reduce_cython __pyx_string_tab[57]
-#define __pyx_n_u_Producer___setstate_cython __pyx_string_tab[58]
-#define __pyx_n_u_Producer_abort_transaction __pyx_string_tab[59]
-#define __pyx_n_u_Producer_begin_transaction __pyx_string_tab[60]
-#define __pyx_n_u_Producer_close __pyx_string_tab[61]
-#define __pyx_n_u_Producer_commit_transaction __pyx_string_tab[62]
-#define __pyx_n_u_Producer_init_transactions __pyx_string_tab[63]
-#define __pyx_n_u_Producer_outstanding __pyx_string_tab[64]
-#define __pyx_n_u_Producer_produce __pyx_string_tab[65]
-#define __pyx_n_u_Producer_release __pyx_string_tab[66]
-#define __pyx_n_u_Producer_send_offsets __pyx_string_tab[67]
-#define __pyx_n_u_Sequence __pyx_string_tab[68]
-#define __pyx_n_u_View_MemoryView __pyx_string_tab[69]
-#define __pyx_n_u_Cells __pyx_string_tab[70]
-#define __pyx_n_u_Cells___reduce_cython __pyx_string_tab[71]
-#define __pyx_n_u_Cells___setstate_cython __pyx_string_tab[72]
-#define __pyx_n_u_INVALID_ARG __pyx_string_tab[73]
-#define __pyx_n_u_UNKNOWN_PARTITION __pyx_string_tab[74]
-#define __pyx_n_u_UNKNOWN_TOPIC __pyx_string_tab[75]
-#define __pyx_n_u_Pyx_PyDict_NextRef __pyx_string_tab[76]
-#define __pyx_n_u_annotate __pyx_string_tab[77]
-#define __pyx_n_u_class __pyx_string_tab[78]
-#define __pyx_n_u_class_getitem __pyx_string_tab[79]
-#define __pyx_n_u_dict __pyx_string_tab[80]
-#define __pyx_n_u_doc __pyx_string_tab[81]
-#define __pyx_n_u_func __pyx_string_tab[82]
-#define __pyx_n_u_getstate __pyx_string_tab[83]
-#define __pyx_n_u_import __pyx_string_tab[84]
-#define __pyx_n_u_init __pyx_string_tab[85]
-#define __pyx_n_u_main __pyx_string_tab[86]
-#define __pyx_n_u_metaclass __pyx_string_tab[87]
-#define __pyx_n_u_module __pyx_string_tab[88]
-#define __pyx_n_u_mro_entries __pyx_string_tab[89]
-#define __pyx_n_u_name_2 __pyx_string_tab[90]
-#define __pyx_n_u_new __pyx_string_tab[91]
-#define __pyx_n_u_prepare __pyx_string_tab[92]
-#define __pyx_n_u_pyx_checksum __pyx_string_tab[93]
-#define __pyx_n_u_pyx_result __pyx_string_tab[94]
-#define __pyx_n_u_pyx_state __pyx_string_tab[95]
-#define __pyx_n_u_pyx_type __pyx_string_tab[96]
-#define __pyx_n_u_pyx_unpickle_Enum __pyx_string_tab[97]
-#define __pyx_n_u_pyx_unpickle__Cells __pyx_string_tab[98]
-#define __pyx_n_u_pyx_vtable __pyx_string_tab[99]
-#define __pyx_n_u_qualname __pyx_string_tab[100]
-#define __pyx_n_u_reduce __pyx_string_tab[101]
-#define __pyx_n_u_reduce_cython __pyx_string_tab[102]
-#define __pyx_n_u_reduce_ex __pyx_string_tab[103]
-#define __pyx_n_u_set_name __pyx_string_tab[104]
-#define __pyx_n_u_setstate __pyx_string_tab[105]
-#define __pyx_n_u_setstate_cython __pyx_string_tab[106]
-#define __pyx_n_u_test __pyx_string_tab[107]
-#define __pyx_n_u_dict_2 __pyx_string_tab[108]
-#define __pyx_n_u_is_coroutine __pyx_string_tab[109]
-#define __pyx_n_u_abc __pyx_string_tab[110]
-#define __pyx_n_u_abort_transaction __pyx_string_tab[111]
-#define __pyx_n_u_about __pyx_string_tab[112]
-#define __pyx_n_u_allocate_buffer __pyx_string_tab[113]
-#define __pyx_n_u_append __pyx_string_tab[114]
-#define __pyx_n_u_array __pyx_string_tab[115]
-#define __pyx_n_u_asyncio_coroutines __pyx_string_tab[116]
-#define __pyx_n_u_attach __pyx_string_tab[117]
-#define __pyx_n_u_base __pyx_string_tab[118]
-#define __pyx_n_u_batch __pyx_string_tab[119]
-#define __pyx_n_u_begin_transaction __pyx_string_tab[120]
-#define __pyx_n_u_buffers __pyx_string_tab[121]
-#define __pyx_n_u_c __pyx_string_tab[122]
-#define __pyx_n_u_clear __pyx_string_tab[123]
-#define __pyx_n_u_cline_in_traceback __pyx_string_tab[124]
-#define __pyx_n_u_close __pyx_string_tab[125]
-#define __pyx_n_u_code __pyx_string_tab[126]
-#define __pyx_n_u_columns __pyx_string_tab[127]
-#define __pyx_n_u_commit __pyx_string_tab[128]
-#define __pyx_n_u_commit_transaction __pyx_string_tab[129]
-#define __pyx_n_u_count __pyx_string_tab[130]
-#define __pyx_n_u_delivered __pyx_string_tab[131]
-#define __pyx_n_u_detach __pyx_string_tab[132]
-#define __pyx_n_u_dtype_is_object __pyx_string_tab[133]
-#define __pyx_n_u_empty __pyx_string_tab[134]
-#define __pyx_n_u_encode __pyx_string_tab[135]
-#define __pyx_n_u_end __pyx_string_tab[136]
-#define __pyx_n_u_enumerate __pyx_string_tab[137]
-#define __pyx_n_u_error __pyx_string_tab[138]
-#define __pyx_n_u_errstr __pyx_string_tab[139]
-#define __pyx_n_u_event __pyx_string_tab[140]
-#define __pyx_n_u_fatal_error __pyx_string_tab[141]
-#define __pyx_n_u_fault __pyx_string_tab[142]
-#define __pyx_n_u_first __pyx_string_tab[143]
-#define __pyx_n_u_flags __pyx_string_tab[144]
-#define __pyx_n_u_format __pyx_string_tab[145]
-#define __pyx_n_u_fortran __pyx_string_tab[146]
-#define __pyx_n_u_found __pyx_string_tab[147]
-#define __pyx_n_u_from_buffers __pyx_string_tab[148]
-#define __pyx_n_u_frombuffer __pyx_string_tab[149]
-#define __pyx_n_u_got __pyx_string_tab[150]
-#define __pyx_n_u_group __pyx_string_tab[151]
-#define __pyx_n_u_handle __pyx_string_tab[152]
-#define __pyx_n_u_high __pyx_string_tab[153]
-#define __pyx_n_u_id __pyx_string_tab[154]
-#define __pyx_n_u_index __pyx_string_tab[155]
-#define __pyx_n_u_init_transactions __pyx_string_tab[156]
-#define __pyx_n_u_int64 __pyx_string_tab[157]
-#define __pyx_n_u_is_fatal __pyx_string_tab[158]
-#define __pyx_n_u_is_retriable __pyx_string_tab[159]
-#define __pyx_n_u_items __pyx_string_tab[160]
-#define __pyx_n_u_itemsize __pyx_string_tab[161]
-#define __pyx_n_u_key_of __pyx_string_tab[162]
-#define __pyx_n_u_keys __pyx_string_tab[163]
-#define __pyx_n_u_large_binary __pyx_string_tab[164]
-#define __pyx_n_u_last __pyx_string_tab[165]
-#define __pyx_n_u_leader_epoch __pyx_string_tab[166]
-#define __pyx_n_u_log __pyx_string_tab[167]
-#define __pyx_n_u_low __pyx_string_tab[168]
-#define __pyx_n_u_memview __pyx_string_tab[169]
-#define __pyx_n_u_message __pyx_string_tab[170]
-#define __pyx_n_u_metadata __pyx_string_tab[171]
-#define __pyx_n_u_mode __pyx_string_tab[172]
-#define __pyx_n_u_name __pyx_string_tab[173]
-#define __pyx_n_u_ndim __pyx_string_tab[174]
-#define __pyx_n_u_needs_abort __pyx_string_tab[175]
-#define __pyx_n_u_np __pyx_string_tab[176]
-#define __pyx_n_u_null_count __pyx_string_tab[177]
-#define __pyx_n_u_number __pyx_string_tab[178]
-#define __pyx_n_u_numpy __pyx_string_tab[179]
-#define __pyx_n_u_obj __pyx_string_tab[180]
-#define __pyx_n_u_offset __pyx_string_tab[181]
-#define __pyx_n_u_offsets __pyx_string_tab[182]
-#define __pyx_n_u_onefold_connectors_kafka_bridge __pyx_string_tab[183]
-#define __pyx_n_u_outstanding __pyx_string_tab[184]
-#define __pyx_n_u_pa __pyx_string_tab[185]
-#define __pyx_n_u_pack __pyx_string_tab[186]
-#define __pyx_n_u_part __pyx_string_tab[187]
-#define __pyx_n_u_partition __pyx_string_tab[188]
-#define __pyx_n_u_partition_of __pyx_string_tab[189]
-#define __pyx_n_u_partitions __pyx_string_tab[190]
-#define __pyx_n_u_parts __pyx_string_tab[191]
-#define __pyx_n_u_poll __pyx_string_tab[192]
-#define __pyx_n_u_pop __pyx_string_tab[193]
-#define __pyx_n_u_produce __pyx_string_tab[194]
-#define __pyx_n_u_py_buffer __pyx_string_tab[195]
-#define __pyx_n_u_pyarrow __pyx_string_tab[196]
-#define __pyx_n_u_queue __pyx_string_tab[197]
-#define __pyx_n_u_register __pyx_string_tab[198]
-#define __pyx_n_u_release __pyx_string_tab[199]
-#define __pyx_n_u_row __pyx_string_tab[200]
-#define __pyx_n_u_rows __pyx_string_tab[201]
-#define __pyx_n_u_self __pyx_string_tab[202]
-#define __pyx_n_u_send_offsets __pyx_string_tab[203]
-#define __pyx_n_u_sent __pyx_string_tab[204]
-#define __pyx_n_u_setdefault __pyx_string_tab[205]
-#define __pyx_n_u_settings __pyx_string_tab[206]
-#define __pyx_n_u_shape __pyx_string_tab[207]
-#define __pyx_n_u_size __pyx_string_tab[208]
-#define __pyx_n_u_size_bytes __pyx_string_tab[209]
-#define __pyx_n_u_start __pyx_string_tab[210]
-#define __pyx_n_u_state __pyx_string_tab[211]
-#define __pyx_n_u_stats __pyx_string_tab[212]
-#define __pyx_n_u_step __pyx_string_tab[213]
-#define __pyx_n_u_stop __pyx_string_tab[214]
-#define __pyx_n_u_struct __pyx_string_tab[215]
-#define __pyx_n_u_super __pyx_string_tab[216]
-#define __pyx_n_u_take __pyx_string_tab[217]
-#define __pyx_n_u_text __pyx_string_tab[218]
-#define __pyx_n_u_timeout_ms __pyx_string_tab[219]
-#define __pyx_n_u_told __pyx_string_tab[220]
-#define __pyx_n_u_topic __pyx_string_tab[221]
-#define __pyx_n_u_true __pyx_string_tab[222]
-#define __pyx_n_u_type __pyx_string_tab[223]
-#define __pyx_n_u_uint8 __pyx_string_tab[224]
-#define __pyx_n_u_unpack __pyx_string_tab[225]
-#define __pyx_n_u_update __pyx_string_tab[226]
-#define __pyx_n_u_use_setstate __pyx_string_tab[227]
-#define __pyx_n_u_value_of __pyx_string_tab[228]
-#define __pyx_n_u_values __pyx_string_tab[229]
-#define __pyx_n_u_version __pyx_string_tab[230]
-#define __pyx_n_u_wake __pyx_string_tab[231]
-#define __pyx_n_u_with_headers __pyx_string_tab[232]
-#define __pyx_n_u_x __pyx_string_tab[233]
-#define __pyx_n_u_zeros __pyx_string_tab[234]
-#define __pyx_kp_b__5 __pyx_string_tab[235]
-#define __pyx_n_b_O __pyx_string_tab[236]
-#define __pyx_n_b_w __pyx_string_tab[237]
-#define __pyx_kp_b_iso88591_Q __pyx_string_tab[238]
-#define __pyx_kp_b_iso88591_AV1 __pyx_string_tab[239]
-#define __pyx_kp_b_iso88591_1 __pyx_string_tab[240]
-#define __pyx_kp_b_iso88591_q_0_kQR_6_7_1 __pyx_string_tab[241]
-#define __pyx_kp_b_iso88591_Zt_d_RVVbbffnnrr_A_A_B_q_l_vWE __pyx_string_tab[242]
-#define __pyx_kp_b_iso88591_A_4t_q_fA __pyx_string_tab[243]
-#define __pyx_kp_b_iso88591_A_IQ __pyx_string_tab[244]
-#define __pyx_kp_b_iso88591_A_IQ_F __pyx_string_tab[245]
-#define __pyx_kp_b_iso88591_A_Yd_s_A __pyx_string_tab[246]
-#define __pyx_kp_b_iso88591_A_AT __pyx_string_tab[247]
-#define __pyx_kp_b_iso88591_A_N_at_V4y_MYZZ___a_uA __pyx_string_tab[248]
-#define __pyx_kp_b_iso88591_A_66WWXX_G_j_QgU_ZzYZ_1D_gQ_1 __pyx_string_tab[249]
-#define __pyx_kp_b_iso88591_A_66WWXX_99_ccjjk_G_hl_4AWE_A_F __pyx_string_tab[250]
-#define __pyx_kp_b_iso88591_A_4uCq_q_F_z_Q_7q_QiyXbbc __pyx_string_tab[251]
-#define __pyx_kp_b_iso88591_A_at6 __pyx_string_tab[252]
-#define __pyx_kp_b_iso88591_A_q_F __pyx_string_tab[253]
-#define __pyx_kp_b_iso88591_A_F_4_d_j_S_5Qa_QgT_a_5Qd_F_5Qa __pyx_string_tab[254]
-#define __pyx_kp_b_iso88591_A_t1_fCq_1G1_vS_t6_aq_uG1_WAQ_q __pyx_string_tab[255]
-#define __pyx_kp_b_iso88591_A_uG1_y_V1F_1_1_0_a_Ja_1_5QfA_q __pyx_string_tab[256]
-#define __pyx_kp_b_iso88591_A_A_4xs_a_j_2_4y_4xq_Qe1_t1_e2T __pyx_string_tab[257]
-#define __pyx_kp_b_iso88591_99MQ_Ry_1G1A_HA_HA_HA_L_A_O1 __pyx_string_tab[258]
-#define __pyx_kp_b_iso88591_QQR_S_vQ_8_aq_q_uG1_F_81_1D_fA __pyx_string_tab[259]
+#define __pyx_n_u_Consumer_committed __pyx_string_tab[46]
+#define __pyx_n_u_Ellipsis __pyx_string_tab[47]
+#define __pyx_n_u_KafkaFault __pyx_string_tab[48]
+#define __pyx_n_u_KafkaFault___init __pyx_string_tab[49]
+#define __pyx_n_u_LargeBinaryArray __pyx_string_tab[50]
+#define __pyx_n_u_Partition __pyx_string_tab[51]
+#define __pyx_n_u_Partition___reduce_cython __pyx_string_tab[52]
+#define __pyx_n_u_Partition___setstate_cython __pyx_string_tab[53]
+#define __pyx_n_u_Partition_detach __pyx_string_tab[54]
+#define __pyx_n_u_Partition_end __pyx_string_tab[55]
+#define __pyx_n_u_Partition_take __pyx_string_tab[56]
+#define __pyx_n_u_Producer __pyx_string_tab[57]
+#define __pyx_n_u_Producer___reduce_cython __pyx_string_tab[58]
+#define __pyx_n_u_Producer___setstate_cython __pyx_string_tab[59]
+#define __pyx_n_u_Producer_abort_transaction __pyx_string_tab[60]
+#define __pyx_n_u_Producer_begin_transaction __pyx_string_tab[61]
+#define __pyx_n_u_Producer_close __pyx_string_tab[62]
+#define __pyx_n_u_Producer_commit_transaction __pyx_string_tab[63]
+#define __pyx_n_u_Producer_init_transactions __pyx_string_tab[64]
+#define __pyx_n_u_Producer_outstanding __pyx_string_tab[65]
+#define __pyx_n_u_Producer_produce __pyx_string_tab[66]
+#define __pyx_n_u_Producer_release __pyx_string_tab[67]
+#define __pyx_n_u_Producer_send_offsets __pyx_string_tab[68]
+#define __pyx_n_u_Sequence __pyx_string_tab[69]
+#define __pyx_n_u_View_MemoryView __pyx_string_tab[70]
+#define __pyx_n_u_Cells __pyx_string_tab[71]
+#define __pyx_n_u_Cells___reduce_cython __pyx_string_tab[72]
+#define __pyx_n_u_Cells___setstate_cython __pyx_string_tab[73]
+#define __pyx_n_u_INVALID_ARG __pyx_string_tab[74]
+#define __pyx_n_u_UNKNOWN_PARTITION __pyx_string_tab[75]
+#define __pyx_n_u_UNKNOWN_TOPIC __pyx_string_tab[76]
+#define __pyx_n_u_Pyx_PyDict_NextRef __pyx_string_tab[77]
+#define __pyx_n_u_annotate __pyx_string_tab[78]
+#define __pyx_n_u_class __pyx_string_tab[79]
+#define __pyx_n_u_class_getitem __pyx_string_tab[80]
+#define __pyx_n_u_dict __pyx_string_tab[81]
+#define __pyx_n_u_doc __pyx_string_tab[82]
+#define __pyx_n_u_func __pyx_string_tab[83]
+#define __pyx_n_u_getstate __pyx_string_tab[84]
+#define __pyx_n_u_import __pyx_string_tab[85]
+#define __pyx_n_u_init __pyx_string_tab[86]
+#define __pyx_n_u_main __pyx_string_tab[87]
+#define __pyx_n_u_metaclass __pyx_string_tab[88]
+#define __pyx_n_u_module __pyx_string_tab[89]
+#define __pyx_n_u_mro_entries __pyx_string_tab[90]
+#define __pyx_n_u_name_2 __pyx_string_tab[91]
+#define __pyx_n_u_new __pyx_string_tab[92]
+#define __pyx_n_u_prepare __pyx_string_tab[93]
+#define __pyx_n_u_pyx_checksum __pyx_string_tab[94]
+#define __pyx_n_u_pyx_result __pyx_string_tab[95]
+#define __pyx_n_u_pyx_state __pyx_string_tab[96]
+#define __pyx_n_u_pyx_type __pyx_string_tab[97]
+#define __pyx_n_u_pyx_unpickle_Enum __pyx_string_tab[98]
+#define __pyx_n_u_pyx_unpickle__Cells __pyx_string_tab[99]
+#define __pyx_n_u_pyx_vtable __pyx_string_tab[100]
+#define __pyx_n_u_qualname __pyx_string_tab[101]
+#define __pyx_n_u_reduce __pyx_string_tab[102]
+#define __pyx_n_u_reduce_cython __pyx_string_tab[103]
+#define __pyx_n_u_reduce_ex __pyx_string_tab[104]
+#define __pyx_n_u_set_name __pyx_string_tab[105]
+#define __pyx_n_u_setstate __pyx_string_tab[106]
+#define __pyx_n_u_setstate_cython __pyx_string_tab[107]
+#define __pyx_n_u_test __pyx_string_tab[108]
+#define __pyx_n_u_dict_2 __pyx_string_tab[109]
+#define __pyx_n_u_is_coroutine __pyx_string_tab[110]
+#define __pyx_n_u_abc __pyx_string_tab[111]
+#define __pyx_n_u_abort_transaction __pyx_string_tab[112]
+#define __pyx_n_u_about __pyx_string_tab[113]
+#define __pyx_n_u_allocate_buffer __pyx_string_tab[114]
+#define __pyx_n_u_append __pyx_string_tab[115]
+#define __pyx_n_u_array __pyx_string_tab[116]
+#define __pyx_n_u_asyncio_coroutines __pyx_string_tab[117]
+#define __pyx_n_u_attach __pyx_string_tab[118]
+#define __pyx_n_u_base __pyx_string_tab[119]
+#define __pyx_n_u_batch __pyx_string_tab[120]
+#define __pyx_n_u_begin_transaction __pyx_string_tab[121]
+#define __pyx_n_u_buffers __pyx_string_tab[122]
+#define __pyx_n_u_c __pyx_string_tab[123]
+#define __pyx_n_u_clear __pyx_string_tab[124]
+#define __pyx_n_u_cline_in_traceback __pyx_string_tab[125]
+#define __pyx_n_u_close __pyx_string_tab[126]
+#define __pyx_n_u_code __pyx_string_tab[127]
+#define __pyx_n_u_columns __pyx_string_tab[128]
+#define __pyx_n_u_commit __pyx_string_tab[129]
+#define __pyx_n_u_commit_transaction __pyx_string_tab[130]
+#define __pyx_n_u_committed __pyx_string_tab[131]
+#define __pyx_n_u_count __pyx_string_tab[132]
+#define __pyx_n_u_delivered __pyx_string_tab[133]
+#define __pyx_n_u_detach __pyx_string_tab[134]
+#define __pyx_n_u_dtype_is_object __pyx_string_tab[135]
+#define __pyx_n_u_empty __pyx_string_tab[136]
+#define __pyx_n_u_encode __pyx_string_tab[137]
+#define __pyx_n_u_end __pyx_string_tab[138]
+#define __pyx_n_u_enumerate __pyx_string_tab[139]
+#define __pyx_n_u_error __pyx_string_tab[140]
+#define __pyx_n_u_errstr __pyx_string_tab[141]
+#define __pyx_n_u_event __pyx_string_tab[142]
+#define __pyx_n_u_fatal_error __pyx_string_tab[143]
+#define __pyx_n_u_fault __pyx_string_tab[144]
+#define __pyx_n_u_first __pyx_string_tab[145]
+#define __pyx_n_u_flags __pyx_string_tab[146]
+#define __pyx_n_u_format __pyx_string_tab[147]
+#define __pyx_n_u_fortran __pyx_string_tab[148]
+#define __pyx_n_u_found __pyx_string_tab[149]
+#define __pyx_n_u_from_buffers __pyx_string_tab[150]
+#define __pyx_n_u_frombuffer __pyx_string_tab[151]
+#define __pyx_n_u_got __pyx_string_tab[152]
+#define __pyx_n_u_group __pyx_string_tab[153]
+#define __pyx_n_u_handle __pyx_string_tab[154]
+#define __pyx_n_u_high __pyx_string_tab[155]
+#define __pyx_n_u_id __pyx_string_tab[156]
+#define __pyx_n_u_index __pyx_string_tab[157]
+#define __pyx_n_u_init_transactions __pyx_string_tab[158]
+#define __pyx_n_u_int64 __pyx_string_tab[159]
+#define __pyx_n_u_is_fatal __pyx_string_tab[160]
+#define __pyx_n_u_is_retriable __pyx_string_tab[161]
+#define __pyx_n_u_items __pyx_string_tab[162]
+#define __pyx_n_u_itemsize __pyx_string_tab[163]
+#define __pyx_n_u_key_of __pyx_string_tab[164]
+#define __pyx_n_u_keys __pyx_string_tab[165]
+#define __pyx_n_u_large_binary __pyx_string_tab[166]
+#define __pyx_n_u_last __pyx_string_tab[167]
+#define __pyx_n_u_leader_epoch __pyx_string_tab[168]
+#define __pyx_n_u_log __pyx_string_tab[169]
+#define __pyx_n_u_low __pyx_string_tab[170]
+#define __pyx_n_u_memview __pyx_string_tab[171]
+#define __pyx_n_u_message __pyx_string_tab[172]
+#define __pyx_n_u_metadata __pyx_string_tab[173]
+#define __pyx_n_u_mode __pyx_string_tab[174]
+#define __pyx_n_u_name __pyx_string_tab[175]
+#define __pyx_n_u_ndim __pyx_string_tab[176]
+#define __pyx_n_u_needs_abort __pyx_string_tab[177]
+#define __pyx_n_u_np __pyx_string_tab[178]
+#define __pyx_n_u_null_count __pyx_string_tab[179]
+#define __pyx_n_u_number __pyx_string_tab[180]
+#define __pyx_n_u_numpy __pyx_string_tab[181]
+#define __pyx_n_u_obj __pyx_string_tab[182]
+#define __pyx_n_u_offset __pyx_string_tab[183]
+#define __pyx_n_u_offsets __pyx_string_tab[184]
+#define __pyx_n_u_onefold_connectors_kafka_bridge __pyx_string_tab[185]
+#define __pyx_n_u_outstanding __pyx_string_tab[186]
+#define __pyx_n_u_pa __pyx_string_tab[187]
+#define __pyx_n_u_pack __pyx_string_tab[188]
+#define __pyx_n_u_part __pyx_string_tab[189]
+#define __pyx_n_u_partition __pyx_string_tab[190]
+#define __pyx_n_u_partition_of __pyx_string_tab[191]
+#define __pyx_n_u_partitions __pyx_string_tab[192]
+#define __pyx_n_u_parts __pyx_string_tab[193]
+#define __pyx_n_u_poll __pyx_string_tab[194]
+#define __pyx_n_u_pop __pyx_string_tab[195]
+#define __pyx_n_u_produce __pyx_string_tab[196]
+#define __pyx_n_u_py_buffer __pyx_string_tab[197]
+#define __pyx_n_u_pyarrow __pyx_string_tab[198]
+#define __pyx_n_u_queue __pyx_string_tab[199]
+#define __pyx_n_u_register __pyx_string_tab[200]
+#define __pyx_n_u_release __pyx_string_tab[201]
+#define __pyx_n_u_row __pyx_string_tab[202]
+#define __pyx_n_u_rows __pyx_string_tab[203]
+#define __pyx_n_u_self __pyx_string_tab[204]
+#define __pyx_n_u_send_offsets __pyx_string_tab[205]
+#define __pyx_n_u_sent __pyx_string_tab[206]
+#define __pyx_n_u_setdefault __pyx_string_tab[207]
+#define __pyx_n_u_settings __pyx_string_tab[208]
+#define __pyx_n_u_shape __pyx_string_tab[209]
+#define __pyx_n_u_size __pyx_string_tab[210]
+#define __pyx_n_u_size_bytes __pyx_string_tab[211]
+#define __pyx_n_u_start __pyx_string_tab[212]
+#define __pyx_n_u_state __pyx_string_tab[213]
+#define __pyx_n_u_stats __pyx_string_tab[214]
+#define __pyx_n_u_step __pyx_string_tab[215]
+#define __pyx_n_u_stop __pyx_string_tab[216]
+#define __pyx_n_u_struct __pyx_string_tab[217]
+#define __pyx_n_u_super __pyx_string_tab[218]
+#define __pyx_n_u_take __pyx_string_tab[219]
+#define __pyx_n_u_text __pyx_string_tab[220]
+#define __pyx_n_u_timeout_ms __pyx_string_tab[221]
+#define __pyx_n_u_told __pyx_string_tab[222]
+#define __pyx_n_u_topic __pyx_string_tab[223]
+#define __pyx_n_u_true __pyx_string_tab[224]
+#define __pyx_n_u_type __pyx_string_tab[225]
+#define __pyx_n_u_uint8 __pyx_string_tab[226]
+#define __pyx_n_u_unpack __pyx_string_tab[227]
+#define __pyx_n_u_update __pyx_string_tab[228]
+#define __pyx_n_u_use_setstate __pyx_string_tab[229]
+#define __pyx_n_u_value_of __pyx_string_tab[230]
+#define __pyx_n_u_values __pyx_string_tab[231]
+#define __pyx_n_u_version __pyx_string_tab[232]
+#define __pyx_n_u_wake __pyx_string_tab[233]
+#define __pyx_n_u_with_headers __pyx_string_tab[234]
+#define __pyx_n_u_x __pyx_string_tab[235]
+#define __pyx_n_u_zeros __pyx_string_tab[236]
+#define __pyx_kp_b__5 __pyx_string_tab[237]
+#define __pyx_n_b_O __pyx_string_tab[238]
+#define __pyx_n_b_w __pyx_string_tab[239]
+#define __pyx_kp_b_iso88591_Q __pyx_string_tab[240]
+#define __pyx_kp_b_iso88591_AV1 __pyx_string_tab[241]
+#define __pyx_kp_b_iso88591_1 __pyx_string_tab[242]
+#define __pyx_kp_b_iso88591_q_0_kQR_6_7_1 __pyx_string_tab[243]
+#define __pyx_kp_b_iso88591_Zt_d_RVVbbffnnrr_A_A_B_q_l_vWE __pyx_string_tab[244]
+#define __pyx_kp_b_iso88591_A_4t_q_fA __pyx_string_tab[245]
+#define __pyx_kp_b_iso88591_A_IQ __pyx_string_tab[246]
+#define __pyx_kp_b_iso88591_A_IQ_F __pyx_string_tab[247]
+#define __pyx_kp_b_iso88591_A_Yd_s_A __pyx_string_tab[248]
+#define __pyx_kp_b_iso88591_A_AT __pyx_string_tab[249]
+#define __pyx_kp_b_iso88591_A_N_at_V4y_MYZZ___a_uA __pyx_string_tab[250]
+#define __pyx_kp_b_iso88591_A_66WWXX_G_j_QgU_ZzYZ_1D_gQ_1 __pyx_string_tab[251]
+#define __pyx_kp_b_iso88591_A_66WWXX_99_ccjjk_G_hl_4AWE_A_F __pyx_string_tab[252]
+#define __pyx_kp_b_iso88591_A_4uCq_q_F_z_Q_7q_QiyXbbc __pyx_string_tab[253]
+#define __pyx_kp_b_iso88591_A_at6 __pyx_string_tab[254]
+#define __pyx_kp_b_iso88591_A_q_F __pyx_string_tab[255]
+#define __pyx_kp_b_iso88591_A_F_4_d_j_S_5Qa_QgT_a_5Qd_F_5Qa __pyx_string_tab[256]
+#define __pyx_kp_b_iso88591_A_t1_fCq_1G1_vS_t6_aq_uG1_WAQ_q __pyx_string_tab[257]
+#define __pyx_kp_b_iso88591_A_76WWXXY_00QQRRYY_eeiij_4vWA_1E __pyx_string_tab[258]
+#define __pyx_kp_b_iso88591_A_uG1_y_V1F_1_1_0_a_Ja_1_5QfA_q __pyx_string_tab[259]
+#define __pyx_kp_b_iso88591_A_A_4xs_a_j_2_4y_4xq_Qe1_t1_e2T __pyx_string_tab[260]
+#define __pyx_kp_b_iso88591_99MQ_Ry_1G1A_HA_HA_HA_L_A_O1 __pyx_string_tab[261]
+#define __pyx_kp_b_iso88591_QQR_S_vQ_8_aq_q_uG1_F_81_1D_fA __pyx_string_tab[262]
 #define __pyx_int_0 __pyx_number_tab[0]
 #define __pyx_int_neg_1 __pyx_number_tab[1]
 #define __pyx_int_neg_186 __pyx_number_tab[2]
@@ -4448,8 +4452,8 @@ static CYTHON_SMALL_CODE int __pyx_m_clear(PyObject *m) {
   Py_CLEAR(clear_module_state->__pyx_umethod_PyDict_Type_values.method);
   for (int i=0; i<1; ++i) { Py_CLEAR(clear_module_state->__pyx_slice[i]); }
   for (int i=0; i<6; ++i) { Py_CLEAR(clear_module_state->__pyx_tuple[i]); }
-  for (int i=0; i<30; ++i) { Py_CLEAR(clear_module_state->__pyx_codeobj_tab[i]); }
-  for (int i=0; i<260; ++i) { Py_CLEAR(clear_module_state->__pyx_string_tab[i]); }
+  for (int i=0; i<31; ++i) { Py_CLEAR(clear_module_state->__pyx_codeobj_tab[i]); }
+  for (int i=0; i<263; ++i) { Py_CLEAR(clear_module_state->__pyx_string_tab[i]); }
   for (int i=0; i<7; ++i) { Py_CLEAR(clear_module_state->__pyx_number_tab[i]); }
 /* #### Code section: module_state_clear_contents ### */
 /* CommonTypesMetaclass.module_state_clear */
@@ -4497,8 +4501,8 @@ static CYTHON_SMALL_CODE int __pyx_m_traverse(PyObject *m, visitproc visit, void
   Py_VISIT(traverse_module_state->__pyx_umethod_PyDict_Type_values.method);
   for (int i=0; i<1; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_slice[i]); }
   for (int i=0; i<6; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_tuple[i]); }
-  for (int i=0; i<30; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_codeobj_tab[i]); }
-  for (int i=0; i<260; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_string_tab[i]); }
+  for (int i=0; i<31; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_codeobj_tab[i]); }
+  for (int i=0; i<263; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_string_tab[i]); }
   for (int i=0; i<7; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_number_tab[i]); }
 /* #### Code section: module_state_traverse_contents ### */
 /* CommonTypesMetaclass.module_state_traverse */
@@ -18685,7 +18689,7 @@ static PyObject *__pyx_unpickle_Enum__set_state(struct __pyx_MemviewEnum_obj *__
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":144
+/* "onefold/connectors/kafka/bridge.pyx":145
  *     """
  * 
  *     def __init__(self, code, name, text, is_fatal=False, is_retriable=False, needs_abort=False):             # <<<<<<<<<<<<<<
@@ -18738,71 +18742,71 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_self,&__pyx_mstate_global->__pyx_n_u_code,&__pyx_mstate_global->__pyx_n_u_name,&__pyx_mstate_global->__pyx_n_u_text,&__pyx_mstate_global->__pyx_n_u_is_fatal,&__pyx_mstate_global->__pyx_n_u_is_retriable,&__pyx_mstate_global->__pyx_n_u_needs_abort,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 144, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 145, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  7:
         values[6] = __Pyx_ArgRef_FASTCALL(__pyx_args, 6);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[6])) __PYX_ERR(0, 144, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[6])) __PYX_ERR(0, 145, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  6:
         values[5] = __Pyx_ArgRef_FASTCALL(__pyx_args, 5);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[5])) __PYX_ERR(0, 144, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[5])) __PYX_ERR(0, 145, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  5:
         values[4] = __Pyx_ArgRef_FASTCALL(__pyx_args, 4);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[4])) __PYX_ERR(0, 144, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[4])) __PYX_ERR(0, 145, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  4:
         values[3] = __Pyx_ArgRef_FASTCALL(__pyx_args, 3);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 144, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 145, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  3:
         values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 144, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 145, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 144, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 145, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 144, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 145, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__init__", 0) < (0)) __PYX_ERR(0, 144, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__init__", 0) < (0)) __PYX_ERR(0, 145, __pyx_L3_error)
       if (!values[4]) values[4] = __Pyx_NewRef(((PyObject *)((PyObject*)Py_False)));
       if (!values[5]) values[5] = __Pyx_NewRef(((PyObject *)((PyObject*)Py_False)));
       if (!values[6]) values[6] = __Pyx_NewRef(((PyObject *)((PyObject*)Py_False)));
       for (Py_ssize_t i = __pyx_nargs; i < 4; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__init__", 0, 4, 7, i); __PYX_ERR(0, 144, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__init__", 0, 4, 7, i); __PYX_ERR(0, 145, __pyx_L3_error) }
       }
     } else {
       switch (__pyx_nargs) {
         case  7:
         values[6] = __Pyx_ArgRef_FASTCALL(__pyx_args, 6);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[6])) __PYX_ERR(0, 144, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[6])) __PYX_ERR(0, 145, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  6:
         values[5] = __Pyx_ArgRef_FASTCALL(__pyx_args, 5);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[5])) __PYX_ERR(0, 144, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[5])) __PYX_ERR(0, 145, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  5:
         values[4] = __Pyx_ArgRef_FASTCALL(__pyx_args, 4);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[4])) __PYX_ERR(0, 144, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[4])) __PYX_ERR(0, 145, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  4:
         values[3] = __Pyx_ArgRef_FASTCALL(__pyx_args, 3);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 144, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 145, __pyx_L3_error)
         values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 144, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 145, __pyx_L3_error)
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 144, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 145, __pyx_L3_error)
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 144, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 145, __pyx_L3_error)
         break;
         default: goto __pyx_L5_argtuple_error;
       }
@@ -18820,7 +18824,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("__init__", 0, 4, 7, __pyx_nargs); __PYX_ERR(0, 144, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("__init__", 0, 4, 7, __pyx_nargs); __PYX_ERR(0, 145, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -18859,7 +18863,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_10KafkaFault___in
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__init__", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":145
+  /* "onefold/connectors/kafka/bridge.pyx":146
  * 
  *     def __init__(self, code, name, text, is_fatal=False, is_retriable=False, needs_abort=False):
  *         super().__init__(f"{name}: {text}")             # <<<<<<<<<<<<<<
@@ -18868,7 +18872,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_10KafkaFault___in
 */
   __pyx_t_4 = NULL;
   __pyx_t_5 = __Pyx_CyFunction_GetClassObj(__pyx_self);
-  if (!__pyx_t_5) { PyErr_SetString(PyExc_RuntimeError, "super(): empty __class__ cell"); __PYX_ERR(0, 145, __pyx_L1_error) }
+  if (!__pyx_t_5) { PyErr_SetString(PyExc_RuntimeError, "super(): empty __class__ cell"); __PYX_ERR(0, 146, __pyx_L1_error) }
   __Pyx_INCREF(__pyx_t_5);
   __pyx_t_6 = 1;
   {
@@ -18876,14 +18880,14 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_10KafkaFault___in
     __pyx_t_3 = __Pyx_PyObject_FastCall((PyObject*)__pyx_builtin_super, __pyx_callargs+__pyx_t_6, (3-__pyx_t_6) | (__pyx_t_6*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-    if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 145, __pyx_L1_error)
+    if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 146, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
   }
   __pyx_t_2 = __pyx_t_3;
   __Pyx_INCREF(__pyx_t_2);
-  __pyx_t_5 = __Pyx_PyObject_FormatSimple(__pyx_v_name, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 145, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyObject_FormatSimple(__pyx_v_name, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 146, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_4 = __Pyx_PyObject_FormatSimple(__pyx_v_text, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 145, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyObject_FormatSimple(__pyx_v_text, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 146, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
   __pyx_t_7[0] = __pyx_t_5;
   __pyx_t_7[1] = __pyx_mstate_global->__pyx_kp_u__2;
@@ -18897,7 +18901,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_10KafkaFault___in
   __pyx_t_9 |= __Pyx_PyUnicode_KIND_04(__pyx_t_7[0]) | __Pyx_PyUnicode_KIND_04(__pyx_t_7[2]);
   #endif
   __pyx_t_10 = __Pyx_PyUnicode_Join(__pyx_t_7, 3, __pyx_t_8, __pyx_t_9);
-  if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 145, __pyx_L1_error)
+  if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 146, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_10);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
@@ -18908,66 +18912,66 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_10KafkaFault___in
     __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
     __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 145, __pyx_L1_error)
+    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 146, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
   }
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":146
+  /* "onefold/connectors/kafka/bridge.pyx":147
  *     def __init__(self, code, name, text, is_fatal=False, is_retriable=False, needs_abort=False):
  *         super().__init__(f"{name}: {text}")
  *         self.code = code             # <<<<<<<<<<<<<<
  *         self.name = name
  *         self.text = text
 */
-  if (__Pyx_PyObject_SetAttrStr(__pyx_v_self, __pyx_mstate_global->__pyx_n_u_code, __pyx_v_code) < (0)) __PYX_ERR(0, 146, __pyx_L1_error)
+  if (__Pyx_PyObject_SetAttrStr(__pyx_v_self, __pyx_mstate_global->__pyx_n_u_code, __pyx_v_code) < (0)) __PYX_ERR(0, 147, __pyx_L1_error)
 
-  /* "onefold/connectors/kafka/bridge.pyx":147
+  /* "onefold/connectors/kafka/bridge.pyx":148
  *         super().__init__(f"{name}: {text}")
  *         self.code = code
  *         self.name = name             # <<<<<<<<<<<<<<
  *         self.text = text
  *         self.is_fatal = is_fatal
 */
-  if (__Pyx_PyObject_SetAttrStr(__pyx_v_self, __pyx_mstate_global->__pyx_n_u_name, __pyx_v_name) < (0)) __PYX_ERR(0, 147, __pyx_L1_error)
+  if (__Pyx_PyObject_SetAttrStr(__pyx_v_self, __pyx_mstate_global->__pyx_n_u_name, __pyx_v_name) < (0)) __PYX_ERR(0, 148, __pyx_L1_error)
 
-  /* "onefold/connectors/kafka/bridge.pyx":148
+  /* "onefold/connectors/kafka/bridge.pyx":149
  *         self.code = code
  *         self.name = name
  *         self.text = text             # <<<<<<<<<<<<<<
  *         self.is_fatal = is_fatal
  *         self.is_retriable = is_retriable
 */
-  if (__Pyx_PyObject_SetAttrStr(__pyx_v_self, __pyx_mstate_global->__pyx_n_u_text, __pyx_v_text) < (0)) __PYX_ERR(0, 148, __pyx_L1_error)
+  if (__Pyx_PyObject_SetAttrStr(__pyx_v_self, __pyx_mstate_global->__pyx_n_u_text, __pyx_v_text) < (0)) __PYX_ERR(0, 149, __pyx_L1_error)
 
-  /* "onefold/connectors/kafka/bridge.pyx":149
+  /* "onefold/connectors/kafka/bridge.pyx":150
  *         self.name = name
  *         self.text = text
  *         self.is_fatal = is_fatal             # <<<<<<<<<<<<<<
  *         self.is_retriable = is_retriable
  *         self.needs_abort = needs_abort
 */
-  if (__Pyx_PyObject_SetAttrStr(__pyx_v_self, __pyx_mstate_global->__pyx_n_u_is_fatal, __pyx_v_is_fatal) < (0)) __PYX_ERR(0, 149, __pyx_L1_error)
+  if (__Pyx_PyObject_SetAttrStr(__pyx_v_self, __pyx_mstate_global->__pyx_n_u_is_fatal, __pyx_v_is_fatal) < (0)) __PYX_ERR(0, 150, __pyx_L1_error)
 
-  /* "onefold/connectors/kafka/bridge.pyx":150
+  /* "onefold/connectors/kafka/bridge.pyx":151
  *         self.text = text
  *         self.is_fatal = is_fatal
  *         self.is_retriable = is_retriable             # <<<<<<<<<<<<<<
  *         self.needs_abort = needs_abort
  * 
 */
-  if (__Pyx_PyObject_SetAttrStr(__pyx_v_self, __pyx_mstate_global->__pyx_n_u_is_retriable, __pyx_v_is_retriable) < (0)) __PYX_ERR(0, 150, __pyx_L1_error)
+  if (__Pyx_PyObject_SetAttrStr(__pyx_v_self, __pyx_mstate_global->__pyx_n_u_is_retriable, __pyx_v_is_retriable) < (0)) __PYX_ERR(0, 151, __pyx_L1_error)
 
-  /* "onefold/connectors/kafka/bridge.pyx":151
+  /* "onefold/connectors/kafka/bridge.pyx":152
  *         self.is_fatal = is_fatal
  *         self.is_retriable = is_retriable
  *         self.needs_abort = needs_abort             # <<<<<<<<<<<<<<
  * 
  * 
 */
-  if (__Pyx_PyObject_SetAttrStr(__pyx_v_self, __pyx_mstate_global->__pyx_n_u_needs_abort, __pyx_v_needs_abort) < (0)) __PYX_ERR(0, 151, __pyx_L1_error)
+  if (__Pyx_PyObject_SetAttrStr(__pyx_v_self, __pyx_mstate_global->__pyx_n_u_needs_abort, __pyx_v_needs_abort) < (0)) __PYX_ERR(0, 152, __pyx_L1_error)
 
-  /* "onefold/connectors/kafka/bridge.pyx":144
+  /* "onefold/connectors/kafka/bridge.pyx":145
  *     """
  * 
  *     def __init__(self, code, name, text, is_fatal=False, is_retriable=False, needs_abort=False):             # <<<<<<<<<<<<<<
@@ -18993,7 +18997,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_10KafkaFault___in
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":154
+/* "onefold/connectors/kafka/bridge.pyx":155
  * 
  * 
  * cdef _text(const char *text):             # <<<<<<<<<<<<<<
@@ -19013,7 +19017,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__text(char const *
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_text", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":155
+  /* "onefold/connectors/kafka/bridge.pyx":156
  * 
  * cdef _text(const char *text):
  *     return "" if text == NULL else (<bytes>text).decode("utf-8", "replace")             # <<<<<<<<<<<<<<
@@ -19026,13 +19030,13 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__text(char const *
     __Pyx_INCREF(__pyx_mstate_global->__pyx_kp_u__5);
     __pyx_t_1 = __pyx_mstate_global->__pyx_kp_u__5;
   } else {
-    __pyx_t_3 = __Pyx_PyBytes_FromString(__pyx_v_text); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 155, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyBytes_FromString(__pyx_v_text); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 156, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     if (unlikely(__pyx_t_3 == Py_None)) {
       PyErr_Format(PyExc_AttributeError, "\047NoneType\047 object has no attribute \047%.30s\047", "decode");
-      __PYX_ERR(0, 155, __pyx_L1_error)
+      __PYX_ERR(0, 156, __pyx_L1_error)
     }
-    __pyx_t_4 = __Pyx_decode_bytes(((PyObject*)__pyx_t_3), 0, PY_SSIZE_T_MAX, NULL, __pyx_k_replace, PyUnicode_DecodeUTF8); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 155, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_decode_bytes(((PyObject*)__pyx_t_3), 0, PY_SSIZE_T_MAX, NULL, __pyx_k_replace, PyUnicode_DecodeUTF8); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 156, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
     __pyx_t_1 = __pyx_t_4;
@@ -19050,7 +19054,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__text(char const *
   __pyx_t_1 = 0;
   goto __pyx_L0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":154
+  /* "onefold/connectors/kafka/bridge.pyx":155
  * 
  * 
  * cdef _text(const char *text):             # <<<<<<<<<<<<<<
@@ -19071,7 +19075,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__text(char const *
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":158
+/* "onefold/connectors/kafka/bridge.pyx":159
  * 
  * 
  * cdef _fault_of(int code):             # <<<<<<<<<<<<<<
@@ -19094,7 +19098,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__fault_of(int __py
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_fault_of", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":159
+  /* "onefold/connectors/kafka/bridge.pyx":160
  * 
  * cdef _fault_of(int code):
  *     return KafkaFault(code, _text(rd_kafka_err2name(code)), _text(rd_kafka_err2str(code)))             # <<<<<<<<<<<<<<
@@ -19102,13 +19106,13 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__fault_of(int __py
  * 
 */
   __pyx_t_2 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_KafkaFault); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 159, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_KafkaFault); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 160, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
-  __pyx_t_4 = __Pyx_PyLong_From_int(__pyx_v_code); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 159, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyLong_From_int(__pyx_v_code); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 160, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
-  __pyx_t_5 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(rd_kafka_err2name(__pyx_v_code)); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 159, __pyx_L1_error)
+  __pyx_t_5 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(rd_kafka_err2name(__pyx_v_code)); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 160, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_6 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(rd_kafka_err2str(__pyx_v_code)); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 159, __pyx_L1_error)
+  __pyx_t_6 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(rd_kafka_err2str(__pyx_v_code)); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 160, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __pyx_t_7 = 1;
   #if CYTHON_UNPACK_METHODS
@@ -19130,7 +19134,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__fault_of(int __py
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 159, __pyx_L1_error)
+    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 160, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
   }
   {
@@ -19144,7 +19148,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__fault_of(int __py
   __pyx_t_1 = 0;
   goto __pyx_L0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":158
+  /* "onefold/connectors/kafka/bridge.pyx":159
  * 
  * 
  * cdef _fault_of(int code):             # <<<<<<<<<<<<<<
@@ -19168,7 +19172,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__fault_of(int __py
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":162
+/* "onefold/connectors/kafka/bridge.pyx":163
  * 
  * 
  * cdef _raise_if(rd_kafka_error_t *error):             # <<<<<<<<<<<<<<
@@ -19197,7 +19201,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(rd_kafka
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_raise_if", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":163
+  /* "onefold/connectors/kafka/bridge.pyx":164
  * 
  * cdef _raise_if(rd_kafka_error_t *error):
  *     if error == NULL:             # <<<<<<<<<<<<<<
@@ -19209,7 +19213,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(rd_kafka
   if (__pyx_t_1) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":164
+    /* "onefold/connectors/kafka/bridge.pyx":165
  * cdef _raise_if(rd_kafka_error_t *error):
  *     if error == NULL:
  *         return             # <<<<<<<<<<<<<<
@@ -19226,7 +19230,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(rd_kafka
     }
     goto __pyx_L0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":163
+    /* "onefold/connectors/kafka/bridge.pyx":164
  * 
  * cdef _raise_if(rd_kafka_error_t *error):
  *     if error == NULL:             # <<<<<<<<<<<<<<
@@ -19235,7 +19239,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(rd_kafka
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":165
+  /* "onefold/connectors/kafka/bridge.pyx":166
  *     if error == NULL:
  *         return
  *     code = rd_kafka_error_code(error)             # <<<<<<<<<<<<<<
@@ -19244,7 +19248,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(rd_kafka
 */
   __pyx_v_code = rd_kafka_error_code(__pyx_v_error);
 
-  /* "onefold/connectors/kafka/bridge.pyx":166
+  /* "onefold/connectors/kafka/bridge.pyx":167
  *         return
  *     code = rd_kafka_error_code(error)
  *     fault = KafkaFault(             # <<<<<<<<<<<<<<
@@ -19252,67 +19256,67 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(rd_kafka
  *         _text(rd_kafka_err2name(code)),
 */
   __pyx_t_3 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_KafkaFault); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 166, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_KafkaFault); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 167, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
 
-  /* "onefold/connectors/kafka/bridge.pyx":167
+  /* "onefold/connectors/kafka/bridge.pyx":168
  *     code = rd_kafka_error_code(error)
  *     fault = KafkaFault(
  *         code,             # <<<<<<<<<<<<<<
  *         _text(rd_kafka_err2name(code)),
  *         _text(rd_kafka_error_string(error)),
 */
-  __pyx_t_5 = __Pyx_PyLong_From_int(__pyx_v_code); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 167, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyLong_From_int(__pyx_v_code); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 168, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
 
-  /* "onefold/connectors/kafka/bridge.pyx":168
+  /* "onefold/connectors/kafka/bridge.pyx":169
  *     fault = KafkaFault(
  *         code,
  *         _text(rd_kafka_err2name(code)),             # <<<<<<<<<<<<<<
  *         _text(rd_kafka_error_string(error)),
  *         bool(rd_kafka_error_is_fatal(error)),
 */
-  __pyx_t_6 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(rd_kafka_err2name(__pyx_v_code)); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 168, __pyx_L1_error)
+  __pyx_t_6 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(rd_kafka_err2name(__pyx_v_code)); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 169, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
 
-  /* "onefold/connectors/kafka/bridge.pyx":169
+  /* "onefold/connectors/kafka/bridge.pyx":170
  *         code,
  *         _text(rd_kafka_err2name(code)),
  *         _text(rd_kafka_error_string(error)),             # <<<<<<<<<<<<<<
  *         bool(rd_kafka_error_is_fatal(error)),
  *         bool(rd_kafka_error_is_retriable(error)),
 */
-  __pyx_t_7 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(rd_kafka_error_string(__pyx_v_error)); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 169, __pyx_L1_error)
+  __pyx_t_7 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(rd_kafka_error_string(__pyx_v_error)); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 170, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_7);
 
-  /* "onefold/connectors/kafka/bridge.pyx":170
+  /* "onefold/connectors/kafka/bridge.pyx":171
  *         _text(rd_kafka_err2name(code)),
  *         _text(rd_kafka_error_string(error)),
  *         bool(rd_kafka_error_is_fatal(error)),             # <<<<<<<<<<<<<<
  *         bool(rd_kafka_error_is_retriable(error)),
  *         bool(rd_kafka_error_txn_requires_abort(error)),
 */
-  __pyx_t_8 = __Pyx_PyBool_FromLong((!(!(rd_kafka_error_is_fatal(__pyx_v_error) != 0)))); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 170, __pyx_L1_error)
+  __pyx_t_8 = __Pyx_PyBool_FromLong((!(!(rd_kafka_error_is_fatal(__pyx_v_error) != 0)))); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 171, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_8);
 
-  /* "onefold/connectors/kafka/bridge.pyx":171
+  /* "onefold/connectors/kafka/bridge.pyx":172
  *         _text(rd_kafka_error_string(error)),
  *         bool(rd_kafka_error_is_fatal(error)),
  *         bool(rd_kafka_error_is_retriable(error)),             # <<<<<<<<<<<<<<
  *         bool(rd_kafka_error_txn_requires_abort(error)),
  *     )
 */
-  __pyx_t_9 = __Pyx_PyBool_FromLong((!(!(rd_kafka_error_is_retriable(__pyx_v_error) != 0)))); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 171, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_PyBool_FromLong((!(!(rd_kafka_error_is_retriable(__pyx_v_error) != 0)))); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 172, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_9);
 
-  /* "onefold/connectors/kafka/bridge.pyx":172
+  /* "onefold/connectors/kafka/bridge.pyx":173
  *         bool(rd_kafka_error_is_fatal(error)),
  *         bool(rd_kafka_error_is_retriable(error)),
  *         bool(rd_kafka_error_txn_requires_abort(error)),             # <<<<<<<<<<<<<<
  *     )
  *     rd_kafka_error_destroy(error)
 */
-  __pyx_t_10 = __Pyx_PyBool_FromLong((!(!(rd_kafka_error_txn_requires_abort(__pyx_v_error) != 0)))); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 172, __pyx_L1_error)
+  __pyx_t_10 = __Pyx_PyBool_FromLong((!(!(rd_kafka_error_txn_requires_abort(__pyx_v_error) != 0)))); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 173, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_10);
   __pyx_t_11 = 1;
   #if CYTHON_UNPACK_METHODS
@@ -19337,13 +19341,13 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(rd_kafka
     __Pyx_DECREF(__pyx_t_9); __pyx_t_9 = 0;
     __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 166, __pyx_L1_error)
+    if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 167, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
   }
   __pyx_v_fault = __pyx_t_2;
   __pyx_t_2 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":174
+  /* "onefold/connectors/kafka/bridge.pyx":175
  *         bool(rd_kafka_error_txn_requires_abort(error)),
  *     )
  *     rd_kafka_error_destroy(error)             # <<<<<<<<<<<<<<
@@ -19352,7 +19356,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(rd_kafka
 */
   rd_kafka_error_destroy(__pyx_v_error);
 
-  /* "onefold/connectors/kafka/bridge.pyx":175
+  /* "onefold/connectors/kafka/bridge.pyx":176
  *     )
  *     rd_kafka_error_destroy(error)
  *     raise fault             # <<<<<<<<<<<<<<
@@ -19360,9 +19364,9 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(rd_kafka
  * 
 */
   __Pyx_Raise(__pyx_v_fault, 0, 0, 0);
-  __PYX_ERR(0, 175, __pyx_L1_error)
+  __PYX_ERR(0, 176, __pyx_L1_error)
 
-  /* "onefold/connectors/kafka/bridge.pyx":162
+  /* "onefold/connectors/kafka/bridge.pyx":163
  * 
  * 
  * cdef _raise_if(rd_kafka_error_t *error):             # <<<<<<<<<<<<<<
@@ -19391,7 +19395,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(rd_kafka
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":178
+/* "onefold/connectors/kafka/bridge.pyx":179
  * 
  * 
  * def version():             # <<<<<<<<<<<<<<
@@ -19425,14 +19429,14 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_version(CYTHON_UN
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("version", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":180
+  /* "onefold/connectors/kafka/bridge.pyx":181
  * def version():
  *     """The library's version as a number: 0x020100ff is 2.1.0."""
  *     return rd_kafka_version()             # <<<<<<<<<<<<<<
  * 
  * 
 */
-  __pyx_t_1 = __Pyx_PyLong_From_int(rd_kafka_version()); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 180, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyLong_From_int(rd_kafka_version()); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 181, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   {
     PyObject *__pyx_temp;
@@ -19445,7 +19449,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_version(CYTHON_UN
   __pyx_t_1 = 0;
   goto __pyx_L0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":178
+  /* "onefold/connectors/kafka/bridge.pyx":179
  * 
  * 
  * def version():             # <<<<<<<<<<<<<<
@@ -19464,7 +19468,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_version(CYTHON_UN
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":189
+/* "onefold/connectors/kafka/bridge.pyx":190
  *     cdef rd_kafka_queue_t *_main
  * 
  *     def __cinit__(self):             # <<<<<<<<<<<<<<
@@ -19516,7 +19520,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
 static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client___cinit__(struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Client *__pyx_v_self) {
   int __pyx_r;
 
-  /* "onefold/connectors/kafka/bridge.pyx":190
+  /* "onefold/connectors/kafka/bridge.pyx":191
  * 
  *     def __cinit__(self):
  *         self._rk = NULL             # <<<<<<<<<<<<<<
@@ -19525,7 +19529,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client___cinit__(struc
 */
   __pyx_v_self->_rk = NULL;
 
-  /* "onefold/connectors/kafka/bridge.pyx":191
+  /* "onefold/connectors/kafka/bridge.pyx":192
  *     def __cinit__(self):
  *         self._rk = NULL
  *         self._main = NULL             # <<<<<<<<<<<<<<
@@ -19534,7 +19538,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client___cinit__(struc
 */
   __pyx_v_self->_main = NULL;
 
-  /* "onefold/connectors/kafka/bridge.pyx":189
+  /* "onefold/connectors/kafka/bridge.pyx":190
  *     cdef rd_kafka_queue_t *_main
  * 
  *     def __cinit__(self):             # <<<<<<<<<<<<<<
@@ -19548,7 +19552,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client___cinit__(struc
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":193
+/* "onefold/connectors/kafka/bridge.pyx":194
  *         self._main = NULL
  * 
  *     cdef _connect(self, int kind, settings, int events):             # <<<<<<<<<<<<<<
@@ -19581,7 +19585,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_connect", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":195
+  /* "onefold/connectors/kafka/bridge.pyx":196
  *     cdef _connect(self, int kind, settings, int events):
  *         cdef char errstr[TEXT_BYTES]
  *         cdef rd_kafka_conf_t *conf = rd_kafka_conf_new()             # <<<<<<<<<<<<<<
@@ -19590,7 +19594,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
 */
   __pyx_v_conf = rd_kafka_conf_new();
 
-  /* "onefold/connectors/kafka/bridge.pyx":196
+  /* "onefold/connectors/kafka/bridge.pyx":197
  *         cdef char errstr[TEXT_BYTES]
  *         cdef rd_kafka_conf_t *conf = rd_kafka_conf_new()
  *         for name, value in {**settings, "log.queue": "true"}.items():             # <<<<<<<<<<<<<<
@@ -19600,17 +19604,17 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
   __pyx_t_2 = 0;
   if (unlikely(__pyx_v_settings == Py_None)) {
     PyErr_SetString(PyExc_TypeError, "argument after ** must be a mapping, not NoneType");
-    __PYX_ERR(0, 196, __pyx_L1_error)
+    __PYX_ERR(0, 197, __pyx_L1_error)
   }
   if (likely(PyDict_CheckExact(__pyx_v_settings))) {
-    __pyx_t_5 = PyDict_Copy(__pyx_v_settings); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 196, __pyx_L1_error)
+    __pyx_t_5 = PyDict_Copy(__pyx_v_settings); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 197, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
   } else {
-    __pyx_t_5 = __Pyx_PyObject_CallOneArg((PyObject*)&PyDict_Type, __pyx_v_settings); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 196, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_CallOneArg((PyObject*)&PyDict_Type, __pyx_v_settings); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 197, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
   }
-  if (PyDict_SetItem(__pyx_t_5, __pyx_mstate_global->__pyx_kp_u_log_queue, __pyx_mstate_global->__pyx_n_u_true) < (0)) __PYX_ERR(0, 196, __pyx_L1_error)
-  __pyx_t_6 = __Pyx_dict_iterator(__pyx_t_5, 1, __pyx_mstate_global->__pyx_n_u_items, (&__pyx_t_3), (&__pyx_t_4)); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 196, __pyx_L1_error)
+  if (PyDict_SetItem(__pyx_t_5, __pyx_mstate_global->__pyx_kp_u_log_queue, __pyx_mstate_global->__pyx_n_u_true) < (0)) __PYX_ERR(0, 197, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_dict_iterator(__pyx_t_5, 1, __pyx_mstate_global->__pyx_n_u_items, (&__pyx_t_3), (&__pyx_t_4)); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 197, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __Pyx_XDECREF(__pyx_t_1);
@@ -19619,7 +19623,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
   while (1) {
     __pyx_t_7 = __Pyx_dict_iter_next(__pyx_t_1, __pyx_t_3, &__pyx_t_2, &__pyx_t_6, &__pyx_t_5, NULL, __pyx_t_4);
     if (unlikely(__pyx_t_7 == 0)) break;
-    if (unlikely(__pyx_t_7 == -1)) __PYX_ERR(0, 196, __pyx_L1_error)
+    if (unlikely(__pyx_t_7 == -1)) __PYX_ERR(0, 197, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
     __Pyx_GOTREF(__pyx_t_5);
     __Pyx_XDECREF_SET(__pyx_v_name, __pyx_t_6);
@@ -19627,7 +19631,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
     __Pyx_XDECREF_SET(__pyx_v_value, __pyx_t_5);
     __pyx_t_5 = 0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":197
+    /* "onefold/connectors/kafka/bridge.pyx":198
  *         cdef rd_kafka_conf_t *conf = rd_kafka_conf_new()
  *         for name, value in {**settings, "log.queue": "true"}.items():
  *             if rd_kafka_conf_set(conf, name.encode(), value.encode(), errstr, TEXT_BYTES):             # <<<<<<<<<<<<<<
@@ -19641,10 +19645,10 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
       PyObject *__pyx_callargs[2] = {__pyx_t_6, NULL};
       __pyx_t_5 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_encode, __pyx_callargs+__pyx_t_8, (1-__pyx_t_8) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_6); __pyx_t_6 = 0;
-      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 197, __pyx_L1_error)
+      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 198, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_5);
     }
-    __pyx_t_9 = __Pyx_PyObject_AsString(__pyx_t_5); if (unlikely((!__pyx_t_9) && PyErr_Occurred())) __PYX_ERR(0, 197, __pyx_L1_error)
+    __pyx_t_9 = __Pyx_PyObject_AsString(__pyx_t_5); if (unlikely((!__pyx_t_9) && PyErr_Occurred())) __PYX_ERR(0, 198, __pyx_L1_error)
     __pyx_t_10 = __pyx_v_value;
     __Pyx_INCREF(__pyx_t_10);
     __pyx_t_8 = 0;
@@ -19652,10 +19656,10 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
       PyObject *__pyx_callargs[2] = {__pyx_t_10, NULL};
       __pyx_t_6 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_encode, __pyx_callargs+__pyx_t_8, (1-__pyx_t_8) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_10); __pyx_t_10 = 0;
-      if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 197, __pyx_L1_error)
+      if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 198, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_6);
     }
-    __pyx_t_11 = __Pyx_PyObject_AsString(__pyx_t_6); if (unlikely((!__pyx_t_11) && PyErr_Occurred())) __PYX_ERR(0, 197, __pyx_L1_error)
+    __pyx_t_11 = __Pyx_PyObject_AsString(__pyx_t_6); if (unlikely((!__pyx_t_11) && PyErr_Occurred())) __PYX_ERR(0, 198, __pyx_L1_error)
     __pyx_t_12 = (rd_kafka_conf_set(__pyx_v_conf, __pyx_t_9, __pyx_t_11, __pyx_v_errstr, __pyx_e_7onefold_10connectors_5kafka_6bridge_TEXT_BYTES) != 0);
 
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
@@ -19665,7 +19669,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
     if (unlikely(__pyx_t_12)) {
 
 
-      /* "onefold/connectors/kafka/bridge.pyx":198
+      /* "onefold/connectors/kafka/bridge.pyx":199
  *         for name, value in {**settings, "log.queue": "true"}.items():
  *             if rd_kafka_conf_set(conf, name.encode(), value.encode(), errstr, TEXT_BYTES):
  *                 rd_kafka_conf_destroy(conf)             # <<<<<<<<<<<<<<
@@ -19674,7 +19678,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
 */
       rd_kafka_conf_destroy(__pyx_v_conf);
 
-      /* "onefold/connectors/kafka/bridge.pyx":199
+      /* "onefold/connectors/kafka/bridge.pyx":200
  *             if rd_kafka_conf_set(conf, name.encode(), value.encode(), errstr, TEXT_BYTES):
  *                 rd_kafka_conf_destroy(conf)
  *                 raise KafkaFault(-186, "_INVALID_ARG", _text(errstr))             # <<<<<<<<<<<<<<
@@ -19682,9 +19686,9 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
  *         self._rk = rd_kafka_new(kind, conf, errstr, TEXT_BYTES)
 */
       __pyx_t_5 = NULL;
-      __Pyx_GetModuleGlobalName(__pyx_t_10, __pyx_mstate_global->__pyx_n_u_KafkaFault); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 199, __pyx_L1_error)
+      __Pyx_GetModuleGlobalName(__pyx_t_10, __pyx_mstate_global->__pyx_n_u_KafkaFault); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 200, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_10);
-      __pyx_t_13 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(__pyx_v_errstr); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 199, __pyx_L1_error)
+      __pyx_t_13 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(__pyx_v_errstr); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 200, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_13);
       __pyx_t_8 = 1;
       #if CYTHON_UNPACK_METHODS
@@ -19704,14 +19708,14 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
         __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
         __Pyx_DECREF(__pyx_t_13); __pyx_t_13 = 0;
         __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
-        if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 199, __pyx_L1_error)
+        if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 200, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_6);
       }
       __Pyx_Raise(__pyx_t_6, 0, 0, 0);
       __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-      __PYX_ERR(0, 199, __pyx_L1_error)
+      __PYX_ERR(0, 200, __pyx_L1_error)
 
-      /* "onefold/connectors/kafka/bridge.pyx":197
+      /* "onefold/connectors/kafka/bridge.pyx":198
  *         cdef rd_kafka_conf_t *conf = rd_kafka_conf_new()
  *         for name, value in {**settings, "log.queue": "true"}.items():
  *             if rd_kafka_conf_set(conf, name.encode(), value.encode(), errstr, TEXT_BYTES):             # <<<<<<<<<<<<<<
@@ -19722,7 +19726,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
   }
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":200
+  /* "onefold/connectors/kafka/bridge.pyx":201
  *                 rd_kafka_conf_destroy(conf)
  *                 raise KafkaFault(-186, "_INVALID_ARG", _text(errstr))
  *         rd_kafka_conf_set_events(conf, events | OF_EVENT_LOG | OF_EVENT_ERROR | OF_EVENT_STATS)             # <<<<<<<<<<<<<<
@@ -19731,7 +19735,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
 */
   rd_kafka_conf_set_events(__pyx_v_conf, (((__pyx_v_events | OF_EVENT_LOG) | OF_EVENT_ERROR) | OF_EVENT_STATS));
 
-  /* "onefold/connectors/kafka/bridge.pyx":201
+  /* "onefold/connectors/kafka/bridge.pyx":202
  *                 raise KafkaFault(-186, "_INVALID_ARG", _text(errstr))
  *         rd_kafka_conf_set_events(conf, events | OF_EVENT_LOG | OF_EVENT_ERROR | OF_EVENT_STATS)
  *         self._rk = rd_kafka_new(kind, conf, errstr, TEXT_BYTES)             # <<<<<<<<<<<<<<
@@ -19740,7 +19744,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
 */
   __pyx_v_self->_rk = rd_kafka_new(__pyx_v_kind, __pyx_v_conf, __pyx_v_errstr, __pyx_e_7onefold_10connectors_5kafka_6bridge_TEXT_BYTES);
 
-  /* "onefold/connectors/kafka/bridge.pyx":202
+  /* "onefold/connectors/kafka/bridge.pyx":203
  *         rd_kafka_conf_set_events(conf, events | OF_EVENT_LOG | OF_EVENT_ERROR | OF_EVENT_STATS)
  *         self._rk = rd_kafka_new(kind, conf, errstr, TEXT_BYTES)
  *         if self._rk == NULL:             # <<<<<<<<<<<<<<
@@ -19752,7 +19756,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
   if (unlikely(__pyx_t_12)) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":203
+    /* "onefold/connectors/kafka/bridge.pyx":204
  *         self._rk = rd_kafka_new(kind, conf, errstr, TEXT_BYTES)
  *         if self._rk == NULL:
  *             rd_kafka_conf_destroy(conf)             # <<<<<<<<<<<<<<
@@ -19761,7 +19765,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
 */
     rd_kafka_conf_destroy(__pyx_v_conf);
 
-    /* "onefold/connectors/kafka/bridge.pyx":204
+    /* "onefold/connectors/kafka/bridge.pyx":205
  *         if self._rk == NULL:
  *             rd_kafka_conf_destroy(conf)
  *             raise KafkaFault(-186, "_INVALID_ARG", _text(errstr))             # <<<<<<<<<<<<<<
@@ -19769,9 +19773,9 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
  *         self._main = rd_kafka_queue_get_main(self._rk)
 */
     __pyx_t_6 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_10, __pyx_mstate_global->__pyx_n_u_KafkaFault); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 204, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_10, __pyx_mstate_global->__pyx_n_u_KafkaFault); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 205, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_10);
-    __pyx_t_13 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(__pyx_v_errstr); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 204, __pyx_L1_error)
+    __pyx_t_13 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(__pyx_v_errstr); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 205, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_13);
     __pyx_t_8 = 1;
     #if CYTHON_UNPACK_METHODS
@@ -19791,14 +19795,14 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
       __Pyx_XDECREF(__pyx_t_6); __pyx_t_6 = 0;
       __Pyx_DECREF(__pyx_t_13); __pyx_t_13 = 0;
       __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
-      if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 204, __pyx_L1_error)
+      if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 205, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_1);
     }
     __Pyx_Raise(__pyx_t_1, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-    __PYX_ERR(0, 204, __pyx_L1_error)
+    __PYX_ERR(0, 205, __pyx_L1_error)
 
-    /* "onefold/connectors/kafka/bridge.pyx":202
+    /* "onefold/connectors/kafka/bridge.pyx":203
  *         rd_kafka_conf_set_events(conf, events | OF_EVENT_LOG | OF_EVENT_ERROR | OF_EVENT_STATS)
  *         self._rk = rd_kafka_new(kind, conf, errstr, TEXT_BYTES)
  *         if self._rk == NULL:             # <<<<<<<<<<<<<<
@@ -19807,7 +19811,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":205
+  /* "onefold/connectors/kafka/bridge.pyx":206
  *             rd_kafka_conf_destroy(conf)
  *             raise KafkaFault(-186, "_INVALID_ARG", _text(errstr))
  *         rd_kafka_set_log_queue(self._rk, NULL)             # <<<<<<<<<<<<<<
@@ -19816,7 +19820,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
 */
   (void)(rd_kafka_set_log_queue(__pyx_v_self->_rk, NULL));
 
-  /* "onefold/connectors/kafka/bridge.pyx":206
+  /* "onefold/connectors/kafka/bridge.pyx":207
  *             raise KafkaFault(-186, "_INVALID_ARG", _text(errstr))
  *         rd_kafka_set_log_queue(self._rk, NULL)
  *         self._main = rd_kafka_queue_get_main(self._rk)             # <<<<<<<<<<<<<<
@@ -19825,7 +19829,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
 */
   __pyx_v_self->_main = rd_kafka_queue_get_main(__pyx_v_self->_rk);
 
-  /* "onefold/connectors/kafka/bridge.pyx":193
+  /* "onefold/connectors/kafka/bridge.pyx":194
  *         self._main = NULL
  * 
  *     cdef _connect(self, int kind, settings, int events):             # <<<<<<<<<<<<<<
@@ -19854,7 +19858,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__connect(s
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":208
+/* "onefold/connectors/kafka/bridge.pyx":209
  *         self._main = rd_kafka_queue_get_main(self._rk)
  * 
  *     def poll(self, int timeout_ms):             # <<<<<<<<<<<<<<
@@ -19902,32 +19906,32 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_timeout_ms,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 208, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 209, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 208, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 209, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "poll", 0) < (0)) __PYX_ERR(0, 208, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "poll", 0) < (0)) __PYX_ERR(0, 209, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 1; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("poll", 1, 1, 1, i); __PYX_ERR(0, 208, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("poll", 1, 1, 1, i); __PYX_ERR(0, 209, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 1)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 208, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 209, __pyx_L3_error)
     }
-    __pyx_v_timeout_ms = __Pyx_PyLong_As_int(values[0]); if (unlikely((__pyx_v_timeout_ms == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 208, __pyx_L3_error)
+    __pyx_v_timeout_ms = __Pyx_PyLong_As_int(values[0]); if (unlikely((__pyx_v_timeout_ms == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 209, __pyx_L3_error)
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("poll", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 208, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("poll", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 209, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -19975,7 +19979,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_2poll(str
   __Pyx_RefNannySetupContext("poll", 0);
 
 
-  /* "onefold/connectors/kafka/bridge.pyx":212
+  /* "onefold/connectors/kafka/bridge.pyx":213
  *         ("delivered", messages, first KafkaFault or None, messages that failed). Waits for the first at most so long."""
  *         cdef rd_kafka_event_t *event
  *         cdef rd_kafka_queue_t *queue = self._main             # <<<<<<<<<<<<<<
@@ -19986,19 +19990,19 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_2poll(str
 
   __pyx_v_queue = __pyx_t_1;
 
-  /* "onefold/connectors/kafka/bridge.pyx":213
+  /* "onefold/connectors/kafka/bridge.pyx":214
  *         cdef rd_kafka_event_t *event
  *         cdef rd_kafka_queue_t *queue = self._main
  *         found = []             # <<<<<<<<<<<<<<
  *         while queue != NULL:
  *             with nogil:
 */
-  __pyx_t_2 = PyList_New(0); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 213, __pyx_L1_error)
+  __pyx_t_2 = PyList_New(0); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 214, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   __pyx_v_found = ((PyObject*)__pyx_t_2);
   __pyx_t_2 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":214
+  /* "onefold/connectors/kafka/bridge.pyx":215
  *         cdef rd_kafka_queue_t *queue = self._main
  *         found = []
  *         while queue != NULL:             # <<<<<<<<<<<<<<
@@ -20011,7 +20015,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_2poll(str
 
     if (!__pyx_t_3) break;
 
-    /* "onefold/connectors/kafka/bridge.pyx":215
+    /* "onefold/connectors/kafka/bridge.pyx":216
  *         found = []
  *         while queue != NULL:
  *             with nogil:             # <<<<<<<<<<<<<<
@@ -20024,7 +20028,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_2poll(str
         __Pyx_FastGIL_Remember();
         /*try:*/ {
 
-          /* "onefold/connectors/kafka/bridge.pyx":216
+          /* "onefold/connectors/kafka/bridge.pyx":217
  *         while queue != NULL:
  *             with nogil:
  *                 event = rd_kafka_queue_poll(queue, timeout_ms)             # <<<<<<<<<<<<<<
@@ -20034,7 +20038,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_2poll(str
           __pyx_v_event = rd_kafka_queue_poll(__pyx_v_queue, __pyx_v_timeout_ms);
         }
 
-        /* "onefold/connectors/kafka/bridge.pyx":215
+        /* "onefold/connectors/kafka/bridge.pyx":216
  *         found = []
  *         while queue != NULL:
  *             with nogil:             # <<<<<<<<<<<<<<
@@ -20051,7 +20055,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_2poll(str
         }
     }
 
-    /* "onefold/connectors/kafka/bridge.pyx":217
+    /* "onefold/connectors/kafka/bridge.pyx":218
  *             with nogil:
  *                 event = rd_kafka_queue_poll(queue, timeout_ms)
  *             if event == NULL:             # <<<<<<<<<<<<<<
@@ -20063,7 +20067,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_2poll(str
     if (__pyx_t_3) {
 
 
-      /* "onefold/connectors/kafka/bridge.pyx":218
+      /* "onefold/connectors/kafka/bridge.pyx":219
  *                 event = rd_kafka_queue_poll(queue, timeout_ms)
  *             if event == NULL:
  *                 break             # <<<<<<<<<<<<<<
@@ -20072,7 +20076,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_2poll(str
 */
       goto __pyx_L4_break;
 
-      /* "onefold/connectors/kafka/bridge.pyx":217
+      /* "onefold/connectors/kafka/bridge.pyx":218
  *             with nogil:
  *                 event = rd_kafka_queue_poll(queue, timeout_ms)
  *             if event == NULL:             # <<<<<<<<<<<<<<
@@ -20081,7 +20085,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_2poll(str
 */
     }
 
-    /* "onefold/connectors/kafka/bridge.pyx":219
+    /* "onefold/connectors/kafka/bridge.pyx":220
  *             if event == NULL:
  *                 break
  *             try:             # <<<<<<<<<<<<<<
@@ -20090,20 +20094,20 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_2poll(str
 */
     /*try:*/ {
 
-      /* "onefold/connectors/kafka/bridge.pyx":220
+      /* "onefold/connectors/kafka/bridge.pyx":221
  *                 break
  *             try:
  *                 told = self._told(event)             # <<<<<<<<<<<<<<
  *             finally:
  *                 rd_kafka_event_destroy(event)
 */
-      __pyx_t_2 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Client *)__pyx_v_self->__pyx_vtab)->_told(__pyx_v_self, __pyx_v_event); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 220, __pyx_L14_error)
+      __pyx_t_2 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Client *)__pyx_v_self->__pyx_vtab)->_told(__pyx_v_self, __pyx_v_event); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 221, __pyx_L14_error)
       __Pyx_GOTREF(__pyx_t_2);
       __Pyx_XDECREF_SET(__pyx_v_told, __pyx_t_2);
       __pyx_t_2 = 0;
     }
 
-    /* "onefold/connectors/kafka/bridge.pyx":222
+    /* "onefold/connectors/kafka/bridge.pyx":223
  *                 told = self._told(event)
  *             finally:
  *                 rd_kafka_event_destroy(event)             # <<<<<<<<<<<<<<
@@ -20148,7 +20152,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_2poll(str
       __pyx_L15:;
     }
 
-    /* "onefold/connectors/kafka/bridge.pyx":223
+    /* "onefold/connectors/kafka/bridge.pyx":224
  *             finally:
  *                 rd_kafka_event_destroy(event)
  *             if told is not None:             # <<<<<<<<<<<<<<
@@ -20159,17 +20163,17 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_2poll(str
     if (__pyx_t_3) {
 
 
-      /* "onefold/connectors/kafka/bridge.pyx":224
+      /* "onefold/connectors/kafka/bridge.pyx":225
  *                 rd_kafka_event_destroy(event)
  *             if told is not None:
  *                 found.append(told)             # <<<<<<<<<<<<<<
  *             timeout_ms = 0
  *         return found
 */
-      __pyx_t_13 = __Pyx_PyList_Append(__pyx_v_found, __pyx_v_told); if (unlikely(__pyx_t_13 == ((int)-1))) __PYX_ERR(0, 224, __pyx_L1_error)
+      __pyx_t_13 = __Pyx_PyList_Append(__pyx_v_found, __pyx_v_told); if (unlikely(__pyx_t_13 == ((int)-1))) __PYX_ERR(0, 225, __pyx_L1_error)
 
 
-      /* "onefold/connectors/kafka/bridge.pyx":223
+      /* "onefold/connectors/kafka/bridge.pyx":224
  *             finally:
  *                 rd_kafka_event_destroy(event)
  *             if told is not None:             # <<<<<<<<<<<<<<
@@ -20178,7 +20182,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_2poll(str
 */
     }
 
-    /* "onefold/connectors/kafka/bridge.pyx":225
+    /* "onefold/connectors/kafka/bridge.pyx":226
  *             if told is not None:
  *                 found.append(told)
  *             timeout_ms = 0             # <<<<<<<<<<<<<<
@@ -20189,7 +20193,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_2poll(str
   }
   __pyx_L4_break:;
 
-  /* "onefold/connectors/kafka/bridge.pyx":226
+  /* "onefold/connectors/kafka/bridge.pyx":227
  *                 found.append(told)
  *             timeout_ms = 0
  *         return found             # <<<<<<<<<<<<<<
@@ -20207,7 +20211,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_2poll(str
   }
   goto __pyx_L0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":208
+  /* "onefold/connectors/kafka/bridge.pyx":209
  *         self._main = rd_kafka_queue_get_main(self._rk)
  * 
  *     def poll(self, int timeout_ms):             # <<<<<<<<<<<<<<
@@ -20231,7 +20235,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_2poll(str
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":228
+/* "onefold/connectors/kafka/bridge.pyx":229
  *         return found
  * 
  *     cdef _told(self, rd_kafka_event_t *event):             # <<<<<<<<<<<<<<
@@ -20263,7 +20267,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_told", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":229
+  /* "onefold/connectors/kafka/bridge.pyx":230
  * 
  *     cdef _told(self, rd_kafka_event_t *event):
  *         cdef int kind = rd_kafka_event_type(event)             # <<<<<<<<<<<<<<
@@ -20272,7 +20276,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
 */
   __pyx_v_kind = rd_kafka_event_type(__pyx_v_event);
 
-  /* "onefold/connectors/kafka/bridge.pyx":234
+  /* "onefold/connectors/kafka/bridge.pyx":235
  *         cdef int level
  *         cdef const rd_kafka_message_t *message
  *         cdef int64_t delivered = 0, failed = 0             # <<<<<<<<<<<<<<
@@ -20282,7 +20286,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
   __pyx_v_delivered = 0;
   __pyx_v_failed = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":235
+  /* "onefold/connectors/kafka/bridge.pyx":236
  *         cdef const rd_kafka_message_t *message
  *         cdef int64_t delivered = 0, failed = 0
  *         cdef int first = 0             # <<<<<<<<<<<<<<
@@ -20291,7 +20295,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
 */
   __pyx_v_first = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":236
+  /* "onefold/connectors/kafka/bridge.pyx":237
  *         cdef int64_t delivered = 0, failed = 0
  *         cdef int first = 0
  *         if kind == OF_EVENT_DR:             # <<<<<<<<<<<<<<
@@ -20303,7 +20307,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
   if (__pyx_t_1) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":237
+    /* "onefold/connectors/kafka/bridge.pyx":238
  *         cdef int first = 0
  *         if kind == OF_EVENT_DR:
  *             while True:             # <<<<<<<<<<<<<<
@@ -20312,7 +20316,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
 */
     while (1) {
 
-      /* "onefold/connectors/kafka/bridge.pyx":238
+      /* "onefold/connectors/kafka/bridge.pyx":239
  *         if kind == OF_EVENT_DR:
  *             while True:
  *                 message = rd_kafka_event_message_next(event)             # <<<<<<<<<<<<<<
@@ -20321,7 +20325,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
 */
       __pyx_v_message = rd_kafka_event_message_next(__pyx_v_event);
 
-      /* "onefold/connectors/kafka/bridge.pyx":239
+      /* "onefold/connectors/kafka/bridge.pyx":240
  *             while True:
  *                 message = rd_kafka_event_message_next(event)
  *                 if message == NULL:             # <<<<<<<<<<<<<<
@@ -20333,7 +20337,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
       if (__pyx_t_1) {
 
 
-        /* "onefold/connectors/kafka/bridge.pyx":240
+        /* "onefold/connectors/kafka/bridge.pyx":241
  *                 message = rd_kafka_event_message_next(event)
  *                 if message == NULL:
  *                     break             # <<<<<<<<<<<<<<
@@ -20342,7 +20346,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
 */
         goto __pyx_L5_break;
 
-        /* "onefold/connectors/kafka/bridge.pyx":239
+        /* "onefold/connectors/kafka/bridge.pyx":240
  *             while True:
  *                 message = rd_kafka_event_message_next(event)
  *                 if message == NULL:             # <<<<<<<<<<<<<<
@@ -20351,7 +20355,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
 */
       }
 
-      /* "onefold/connectors/kafka/bridge.pyx":241
+      /* "onefold/connectors/kafka/bridge.pyx":242
  *                 if message == NULL:
  *                     break
  *                 if message.err:             # <<<<<<<<<<<<<<
@@ -20363,7 +20367,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
       if (__pyx_t_1) {
 
 
-        /* "onefold/connectors/kafka/bridge.pyx":242
+        /* "onefold/connectors/kafka/bridge.pyx":243
  *                     break
  *                 if message.err:
  *                     failed += 1             # <<<<<<<<<<<<<<
@@ -20372,7 +20376,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
 */
         __pyx_v_failed = (__pyx_v_failed + 1);
 
-        /* "onefold/connectors/kafka/bridge.pyx":243
+        /* "onefold/connectors/kafka/bridge.pyx":244
  *                 if message.err:
  *                     failed += 1
  *                     first = first or message.err             # <<<<<<<<<<<<<<
@@ -20390,7 +20394,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
         __pyx_L8_bool_binop_done:;
         __pyx_v_first = __pyx_t_2;
 
-        /* "onefold/connectors/kafka/bridge.pyx":241
+        /* "onefold/connectors/kafka/bridge.pyx":242
  *                 if message == NULL:
  *                     break
  *                 if message.err:             # <<<<<<<<<<<<<<
@@ -20400,7 +20404,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
         goto __pyx_L7;
       }
 
-      /* "onefold/connectors/kafka/bridge.pyx":245
+      /* "onefold/connectors/kafka/bridge.pyx":246
  *                     first = first or message.err
  *                 else:
  *                     delivered += 1             # <<<<<<<<<<<<<<
@@ -20414,19 +20418,19 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
     }
     __pyx_L5_break:;
 
-    /* "onefold/connectors/kafka/bridge.pyx":246
+    /* "onefold/connectors/kafka/bridge.pyx":247
  *                 else:
  *                     delivered += 1
  *             return ("delivered", delivered, _fault_of(first) if first else None, failed)             # <<<<<<<<<<<<<<
  *         if kind == OF_EVENT_ERROR:
  *             fault = _fault_of(rd_kafka_event_error(event))
 */
-    __pyx_t_3 = __Pyx_PyLong_From_int64_t(__pyx_v_delivered); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 246, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyLong_From_int64_t(__pyx_v_delivered); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 247, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     __pyx_t_1 = (__pyx_v_first != 0);
 
     if (__pyx_t_1) {
-      __pyx_t_5 = __pyx_f_7onefold_10connectors_5kafka_6bridge__fault_of(__pyx_v_first); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 246, __pyx_L1_error)
+      __pyx_t_5 = __pyx_f_7onefold_10connectors_5kafka_6bridge__fault_of(__pyx_v_first); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 247, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_5);
       __pyx_t_4 = __pyx_t_5;
       __pyx_t_5 = 0;
@@ -20435,19 +20439,19 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
       __pyx_t_4 = Py_None;
     }
 
-    __pyx_t_5 = __Pyx_PyLong_From_int64_t(__pyx_v_failed); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 246, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyLong_From_int64_t(__pyx_v_failed); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 247, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    __pyx_t_6 = PyTuple_New(4); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 246, __pyx_L1_error)
+    __pyx_t_6 = PyTuple_New(4); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 247, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
     __Pyx_INCREF(__pyx_mstate_global->__pyx_n_u_delivered);
     __Pyx_GIVEREF(__pyx_mstate_global->__pyx_n_u_delivered);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_6, 0, __pyx_mstate_global->__pyx_n_u_delivered) != (0)) __PYX_ERR(0, 246, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_6, 0, __pyx_mstate_global->__pyx_n_u_delivered) != (0)) __PYX_ERR(0, 247, __pyx_L1_error);
     __Pyx_GIVEREF(__pyx_t_3);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_6, 1, __pyx_t_3) != (0)) __PYX_ERR(0, 246, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_6, 1, __pyx_t_3) != (0)) __PYX_ERR(0, 247, __pyx_L1_error);
     __Pyx_GIVEREF(__pyx_t_4);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_6, 2, __pyx_t_4) != (0)) __PYX_ERR(0, 246, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_6, 2, __pyx_t_4) != (0)) __PYX_ERR(0, 247, __pyx_L1_error);
     __Pyx_GIVEREF(__pyx_t_5);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_6, 3, __pyx_t_5) != (0)) __PYX_ERR(0, 246, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_6, 3, __pyx_t_5) != (0)) __PYX_ERR(0, 247, __pyx_L1_error);
     __pyx_t_3 = 0;
     __pyx_t_4 = 0;
     __pyx_t_5 = 0;
@@ -20462,7 +20466,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
     __pyx_t_6 = 0;
     goto __pyx_L0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":236
+    /* "onefold/connectors/kafka/bridge.pyx":237
  *         cdef int64_t delivered = 0, failed = 0
  *         cdef int first = 0
  *         if kind == OF_EVENT_DR:             # <<<<<<<<<<<<<<
@@ -20471,7 +20475,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":247
+  /* "onefold/connectors/kafka/bridge.pyx":248
  *                     delivered += 1
  *             return ("delivered", delivered, _fault_of(first) if first else None, failed)
  *         if kind == OF_EVENT_ERROR:             # <<<<<<<<<<<<<<
@@ -20483,57 +20487,57 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
   if (__pyx_t_1) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":248
+    /* "onefold/connectors/kafka/bridge.pyx":249
  *             return ("delivered", delivered, _fault_of(first) if first else None, failed)
  *         if kind == OF_EVENT_ERROR:
  *             fault = _fault_of(rd_kafka_event_error(event))             # <<<<<<<<<<<<<<
  *             fault.text = _text(rd_kafka_event_error_string(event))
  *             fault.is_fatal = bool(rd_kafka_event_error_is_fatal(event))
 */
-    __pyx_t_6 = __pyx_f_7onefold_10connectors_5kafka_6bridge__fault_of(rd_kafka_event_error(__pyx_v_event)); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 248, __pyx_L1_error)
+    __pyx_t_6 = __pyx_f_7onefold_10connectors_5kafka_6bridge__fault_of(rd_kafka_event_error(__pyx_v_event)); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 249, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
     __pyx_v_fault = __pyx_t_6;
     __pyx_t_6 = 0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":249
+    /* "onefold/connectors/kafka/bridge.pyx":250
  *         if kind == OF_EVENT_ERROR:
  *             fault = _fault_of(rd_kafka_event_error(event))
  *             fault.text = _text(rd_kafka_event_error_string(event))             # <<<<<<<<<<<<<<
  *             fault.is_fatal = bool(rd_kafka_event_error_is_fatal(event))
  *             return ("error", fault)
 */
-    __pyx_t_6 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(rd_kafka_event_error_string(__pyx_v_event)); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 249, __pyx_L1_error)
+    __pyx_t_6 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(rd_kafka_event_error_string(__pyx_v_event)); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 250, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
-    if (__Pyx_PyObject_SetAttrStr(__pyx_v_fault, __pyx_mstate_global->__pyx_n_u_text, __pyx_t_6) < (0)) __PYX_ERR(0, 249, __pyx_L1_error)
+    if (__Pyx_PyObject_SetAttrStr(__pyx_v_fault, __pyx_mstate_global->__pyx_n_u_text, __pyx_t_6) < (0)) __PYX_ERR(0, 250, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":250
+    /* "onefold/connectors/kafka/bridge.pyx":251
  *             fault = _fault_of(rd_kafka_event_error(event))
  *             fault.text = _text(rd_kafka_event_error_string(event))
  *             fault.is_fatal = bool(rd_kafka_event_error_is_fatal(event))             # <<<<<<<<<<<<<<
  *             return ("error", fault)
  *         if kind == OF_EVENT_STATS:
 */
-    __pyx_t_6 = __Pyx_PyBool_FromLong((!(!(rd_kafka_event_error_is_fatal(__pyx_v_event) != 0)))); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 250, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyBool_FromLong((!(!(rd_kafka_event_error_is_fatal(__pyx_v_event) != 0)))); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 251, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
-    if (__Pyx_PyObject_SetAttrStr(__pyx_v_fault, __pyx_mstate_global->__pyx_n_u_is_fatal, __pyx_t_6) < (0)) __PYX_ERR(0, 250, __pyx_L1_error)
+    if (__Pyx_PyObject_SetAttrStr(__pyx_v_fault, __pyx_mstate_global->__pyx_n_u_is_fatal, __pyx_t_6) < (0)) __PYX_ERR(0, 251, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":251
+    /* "onefold/connectors/kafka/bridge.pyx":252
  *             fault.text = _text(rd_kafka_event_error_string(event))
  *             fault.is_fatal = bool(rd_kafka_event_error_is_fatal(event))
  *             return ("error", fault)             # <<<<<<<<<<<<<<
  *         if kind == OF_EVENT_STATS:
  *             return ("stats", _text(rd_kafka_event_stats(event)))
 */
-    __pyx_t_6 = PyTuple_New(2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 251, __pyx_L1_error)
+    __pyx_t_6 = PyTuple_New(2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 252, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
     __Pyx_INCREF(__pyx_mstate_global->__pyx_n_u_error);
     __Pyx_GIVEREF(__pyx_mstate_global->__pyx_n_u_error);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_6, 0, __pyx_mstate_global->__pyx_n_u_error) != (0)) __PYX_ERR(0, 251, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_6, 0, __pyx_mstate_global->__pyx_n_u_error) != (0)) __PYX_ERR(0, 252, __pyx_L1_error);
     __Pyx_INCREF(__pyx_v_fault);
     __Pyx_GIVEREF(__pyx_v_fault);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_6, 1, __pyx_v_fault) != (0)) __PYX_ERR(0, 251, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_6, 1, __pyx_v_fault) != (0)) __PYX_ERR(0, 252, __pyx_L1_error);
     {
       PyObject *__pyx_temp;
       {
@@ -20545,7 +20549,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
     __pyx_t_6 = 0;
     goto __pyx_L0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":247
+    /* "onefold/connectors/kafka/bridge.pyx":248
  *                     delivered += 1
  *             return ("delivered", delivered, _fault_of(first) if first else None, failed)
  *         if kind == OF_EVENT_ERROR:             # <<<<<<<<<<<<<<
@@ -20554,7 +20558,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":252
+  /* "onefold/connectors/kafka/bridge.pyx":253
  *             fault.is_fatal = bool(rd_kafka_event_error_is_fatal(event))
  *             return ("error", fault)
  *         if kind == OF_EVENT_STATS:             # <<<<<<<<<<<<<<
@@ -20566,22 +20570,22 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
   if (__pyx_t_1) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":253
+    /* "onefold/connectors/kafka/bridge.pyx":254
  *             return ("error", fault)
  *         if kind == OF_EVENT_STATS:
  *             return ("stats", _text(rd_kafka_event_stats(event)))             # <<<<<<<<<<<<<<
  *         if kind == OF_EVENT_LOG and not rd_kafka_event_log(event, &facility, &text, &level):
  *             return ("log", level, _text(facility), _text(text))
 */
-    __pyx_t_6 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(rd_kafka_event_stats(__pyx_v_event)); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 253, __pyx_L1_error)
+    __pyx_t_6 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(rd_kafka_event_stats(__pyx_v_event)); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 254, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
-    __pyx_t_5 = PyTuple_New(2); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 253, __pyx_L1_error)
+    __pyx_t_5 = PyTuple_New(2); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 254, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
     __Pyx_INCREF(__pyx_mstate_global->__pyx_n_u_stats);
     __Pyx_GIVEREF(__pyx_mstate_global->__pyx_n_u_stats);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_5, 0, __pyx_mstate_global->__pyx_n_u_stats) != (0)) __PYX_ERR(0, 253, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_5, 0, __pyx_mstate_global->__pyx_n_u_stats) != (0)) __PYX_ERR(0, 254, __pyx_L1_error);
     __Pyx_GIVEREF(__pyx_t_6);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_5, 1, __pyx_t_6) != (0)) __PYX_ERR(0, 253, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_5, 1, __pyx_t_6) != (0)) __PYX_ERR(0, 254, __pyx_L1_error);
     __pyx_t_6 = 0;
     {
       PyObject *__pyx_temp;
@@ -20594,7 +20598,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
     __pyx_t_5 = 0;
     goto __pyx_L0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":252
+    /* "onefold/connectors/kafka/bridge.pyx":253
  *             fault.is_fatal = bool(rd_kafka_event_error_is_fatal(event))
  *             return ("error", fault)
  *         if kind == OF_EVENT_STATS:             # <<<<<<<<<<<<<<
@@ -20603,7 +20607,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":254
+  /* "onefold/connectors/kafka/bridge.pyx":255
  *         if kind == OF_EVENT_STATS:
  *             return ("stats", _text(rd_kafka_event_stats(event)))
  *         if kind == OF_EVENT_LOG and not rd_kafka_event_log(event, &facility, &text, &level):             # <<<<<<<<<<<<<<
@@ -20629,30 +20633,30 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
   if (__pyx_t_1) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":255
+    /* "onefold/connectors/kafka/bridge.pyx":256
  *             return ("stats", _text(rd_kafka_event_stats(event)))
  *         if kind == OF_EVENT_LOG and not rd_kafka_event_log(event, &facility, &text, &level):
  *             return ("log", level, _text(facility), _text(text))             # <<<<<<<<<<<<<<
  *         return None
  * 
 */
-    __pyx_t_5 = __Pyx_PyLong_From_int(__pyx_v_level); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 255, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyLong_From_int(__pyx_v_level); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 256, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    __pyx_t_6 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(__pyx_v_facility); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 255, __pyx_L1_error)
+    __pyx_t_6 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(__pyx_v_facility); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 256, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
-    __pyx_t_4 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(__pyx_v_text); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 255, __pyx_L1_error)
+    __pyx_t_4 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(__pyx_v_text); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 256, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_3 = PyTuple_New(4); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 255, __pyx_L1_error)
+    __pyx_t_3 = PyTuple_New(4); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 256, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     __Pyx_INCREF(__pyx_mstate_global->__pyx_n_u_log);
     __Pyx_GIVEREF(__pyx_mstate_global->__pyx_n_u_log);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 0, __pyx_mstate_global->__pyx_n_u_log) != (0)) __PYX_ERR(0, 255, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 0, __pyx_mstate_global->__pyx_n_u_log) != (0)) __PYX_ERR(0, 256, __pyx_L1_error);
     __Pyx_GIVEREF(__pyx_t_5);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 1, __pyx_t_5) != (0)) __PYX_ERR(0, 255, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 1, __pyx_t_5) != (0)) __PYX_ERR(0, 256, __pyx_L1_error);
     __Pyx_GIVEREF(__pyx_t_6);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 2, __pyx_t_6) != (0)) __PYX_ERR(0, 255, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 2, __pyx_t_6) != (0)) __PYX_ERR(0, 256, __pyx_L1_error);
     __Pyx_GIVEREF(__pyx_t_4);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 3, __pyx_t_4) != (0)) __PYX_ERR(0, 255, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 3, __pyx_t_4) != (0)) __PYX_ERR(0, 256, __pyx_L1_error);
     __pyx_t_5 = 0;
     __pyx_t_6 = 0;
     __pyx_t_4 = 0;
@@ -20667,7 +20671,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
     __pyx_t_3 = 0;
     goto __pyx_L0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":254
+    /* "onefold/connectors/kafka/bridge.pyx":255
  *         if kind == OF_EVENT_STATS:
  *             return ("stats", _text(rd_kafka_event_stats(event)))
  *         if kind == OF_EVENT_LOG and not rd_kafka_event_log(event, &facility, &text, &level):             # <<<<<<<<<<<<<<
@@ -20676,7 +20680,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":256
+  /* "onefold/connectors/kafka/bridge.pyx":257
  *         if kind == OF_EVENT_LOG and not rd_kafka_event_log(event, &facility, &text, &level):
  *             return ("log", level, _text(facility), _text(text))
  *         return None             # <<<<<<<<<<<<<<
@@ -20693,7 +20697,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
   }
   goto __pyx_L0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":228
+  /* "onefold/connectors/kafka/bridge.pyx":229
  *         return found
  * 
  *     cdef _told(self, rd_kafka_event_t *event):             # <<<<<<<<<<<<<<
@@ -20724,7 +20728,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told(CYTH
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":258
+/* "onefold/connectors/kafka/bridge.pyx":259
  *         return None
  * 
  *     def fatal_error(self):             # <<<<<<<<<<<<<<
@@ -20794,7 +20798,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_4fatal_er
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("fatal_error", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":261
+  /* "onefold/connectors/kafka/bridge.pyx":262
  *         """The KafkaFault that ended this handle, or None."""
  *         cdef char errstr[TEXT_BYTES]
  *         cdef int code = 0             # <<<<<<<<<<<<<<
@@ -20803,7 +20807,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_4fatal_er
 */
   __pyx_v_code = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":262
+  /* "onefold/connectors/kafka/bridge.pyx":263
  *         cdef char errstr[TEXT_BYTES]
  *         cdef int code = 0
  *         if self._rk != NULL:             # <<<<<<<<<<<<<<
@@ -20815,7 +20819,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_4fatal_er
   if (__pyx_t_1) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":263
+    /* "onefold/connectors/kafka/bridge.pyx":264
  *         cdef int code = 0
  *         if self._rk != NULL:
  *             code = rd_kafka_fatal_error(self._rk, errstr, TEXT_BYTES)             # <<<<<<<<<<<<<<
@@ -20824,7 +20828,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_4fatal_er
 */
     __pyx_v_code = rd_kafka_fatal_error(__pyx_v_self->_rk, __pyx_v_errstr, __pyx_e_7onefold_10connectors_5kafka_6bridge_TEXT_BYTES);
 
-    /* "onefold/connectors/kafka/bridge.pyx":262
+    /* "onefold/connectors/kafka/bridge.pyx":263
  *         cdef char errstr[TEXT_BYTES]
  *         cdef int code = 0
  *         if self._rk != NULL:             # <<<<<<<<<<<<<<
@@ -20833,7 +20837,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_4fatal_er
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":264
+  /* "onefold/connectors/kafka/bridge.pyx":265
  *         if self._rk != NULL:
  *             code = rd_kafka_fatal_error(self._rk, errstr, TEXT_BYTES)
  *         return KafkaFault(code, _text(rd_kafka_err2name(code)), _text(errstr), True) if code else None             # <<<<<<<<<<<<<<
@@ -20844,13 +20848,13 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_4fatal_er
 
   if (__pyx_t_1) {
     __pyx_t_4 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_KafkaFault); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 264, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_KafkaFault); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 265, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    __pyx_t_6 = __Pyx_PyLong_From_int(__pyx_v_code); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 264, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyLong_From_int(__pyx_v_code); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 265, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
-    __pyx_t_7 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(rd_kafka_err2name(__pyx_v_code)); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 264, __pyx_L1_error)
+    __pyx_t_7 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(rd_kafka_err2name(__pyx_v_code)); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 265, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_7);
-    __pyx_t_8 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(__pyx_v_errstr); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 264, __pyx_L1_error)
+    __pyx_t_8 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(__pyx_v_errstr); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 265, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_8);
     __pyx_t_9 = 1;
     #if CYTHON_UNPACK_METHODS
@@ -20872,7 +20876,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_4fatal_er
       __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
       __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
       __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 264, __pyx_L1_error)
+      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 265, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_3);
     }
     __pyx_t_2 = __pyx_t_3;
@@ -20893,7 +20897,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_4fatal_er
   __pyx_t_2 = 0;
   goto __pyx_L0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":258
+  /* "onefold/connectors/kafka/bridge.pyx":259
  *         return None
  * 
  *     def fatal_error(self):             # <<<<<<<<<<<<<<
@@ -20920,7 +20924,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_4fatal_er
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":266
+/* "onefold/connectors/kafka/bridge.pyx":267
  *         return KafkaFault(code, _text(rd_kafka_err2name(code)), _text(errstr), True) if code else None
  * 
  *     def close(self):             # <<<<<<<<<<<<<<
@@ -20980,18 +20984,18 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_6close(st
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("close", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":268
+  /* "onefold/connectors/kafka/bridge.pyx":269
  *     def close(self):
  *         """Let go, without a word to the cluster. May be called twice."""
  *         self._destroy()             # <<<<<<<<<<<<<<
  * 
  *     cdef _destroy(self):
 */
-  __pyx_t_1 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Client *)__pyx_v_self->__pyx_vtab)->_destroy(__pyx_v_self); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 268, __pyx_L1_error)
+  __pyx_t_1 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Client *)__pyx_v_self->__pyx_vtab)->_destroy(__pyx_v_self); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 269, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":266
+  /* "onefold/connectors/kafka/bridge.pyx":267
  *         return KafkaFault(code, _text(rd_kafka_err2name(code)), _text(errstr), True) if code else None
  * 
  *     def close(self):             # <<<<<<<<<<<<<<
@@ -21012,7 +21016,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_6close(st
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":270
+/* "onefold/connectors/kafka/bridge.pyx":271
  *         self._destroy()
  * 
  *     cdef _destroy(self):             # <<<<<<<<<<<<<<
@@ -21028,7 +21032,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__destroy(s
   int __pyx_t_2;
   __Pyx_RefNannySetupContext("_destroy", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":271
+  /* "onefold/connectors/kafka/bridge.pyx":272
  * 
  *     cdef _destroy(self):
  *         cdef rd_kafka_t *rk = self._rk             # <<<<<<<<<<<<<<
@@ -21039,7 +21043,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__destroy(s
 
   __pyx_v_rk = __pyx_t_1;
 
-  /* "onefold/connectors/kafka/bridge.pyx":272
+  /* "onefold/connectors/kafka/bridge.pyx":273
  *     cdef _destroy(self):
  *         cdef rd_kafka_t *rk = self._rk
  *         if self._main != NULL:             # <<<<<<<<<<<<<<
@@ -21051,7 +21055,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__destroy(s
   if (__pyx_t_2) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":273
+    /* "onefold/connectors/kafka/bridge.pyx":274
  *         cdef rd_kafka_t *rk = self._rk
  *         if self._main != NULL:
  *             rd_kafka_queue_destroy(self._main)             # <<<<<<<<<<<<<<
@@ -21060,7 +21064,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__destroy(s
 */
     rd_kafka_queue_destroy(__pyx_v_self->_main);
 
-    /* "onefold/connectors/kafka/bridge.pyx":274
+    /* "onefold/connectors/kafka/bridge.pyx":275
  *         if self._main != NULL:
  *             rd_kafka_queue_destroy(self._main)
  *             self._main = NULL             # <<<<<<<<<<<<<<
@@ -21069,7 +21073,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__destroy(s
 */
     __pyx_v_self->_main = NULL;
 
-    /* "onefold/connectors/kafka/bridge.pyx":272
+    /* "onefold/connectors/kafka/bridge.pyx":273
  *     cdef _destroy(self):
  *         cdef rd_kafka_t *rk = self._rk
  *         if self._main != NULL:             # <<<<<<<<<<<<<<
@@ -21078,7 +21082,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__destroy(s
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":275
+  /* "onefold/connectors/kafka/bridge.pyx":276
  *             rd_kafka_queue_destroy(self._main)
  *             self._main = NULL
  *         self._rk = NULL             # <<<<<<<<<<<<<<
@@ -21087,7 +21091,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__destroy(s
 */
   __pyx_v_self->_rk = NULL;
 
-  /* "onefold/connectors/kafka/bridge.pyx":276
+  /* "onefold/connectors/kafka/bridge.pyx":277
  *             self._main = NULL
  *         self._rk = NULL
  *         if rk != NULL:             # <<<<<<<<<<<<<<
@@ -21099,7 +21103,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__destroy(s
   if (__pyx_t_2) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":277
+    /* "onefold/connectors/kafka/bridge.pyx":278
  *         self._rk = NULL
  *         if rk != NULL:
  *             with nogil:             # <<<<<<<<<<<<<<
@@ -21112,7 +21116,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__destroy(s
         __Pyx_FastGIL_Remember();
         /*try:*/ {
 
-          /* "onefold/connectors/kafka/bridge.pyx":278
+          /* "onefold/connectors/kafka/bridge.pyx":279
  *         if rk != NULL:
  *             with nogil:
  *                 rd_kafka_purge(rk, PURGE_ALL)             # <<<<<<<<<<<<<<
@@ -21121,7 +21125,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__destroy(s
 */
           (void)(rd_kafka_purge(__pyx_v_rk, __pyx_e_7onefold_10connectors_5kafka_6bridge_PURGE_ALL));
 
-          /* "onefold/connectors/kafka/bridge.pyx":279
+          /* "onefold/connectors/kafka/bridge.pyx":280
  *             with nogil:
  *                 rd_kafka_purge(rk, PURGE_ALL)
  *                 rd_kafka_destroy_flags(rk, NO_CONSUMER_CLOSE)             # <<<<<<<<<<<<<<
@@ -21131,7 +21135,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__destroy(s
           rd_kafka_destroy_flags(__pyx_v_rk, __pyx_e_7onefold_10connectors_5kafka_6bridge_NO_CONSUMER_CLOSE);
         }
 
-        /* "onefold/connectors/kafka/bridge.pyx":277
+        /* "onefold/connectors/kafka/bridge.pyx":278
  *         self._rk = NULL
  *         if rk != NULL:
  *             with nogil:             # <<<<<<<<<<<<<<
@@ -21148,7 +21152,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__destroy(s
         }
     }
 
-    /* "onefold/connectors/kafka/bridge.pyx":276
+    /* "onefold/connectors/kafka/bridge.pyx":277
  *             self._main = NULL
  *         self._rk = NULL
  *         if rk != NULL:             # <<<<<<<<<<<<<<
@@ -21157,7 +21161,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__destroy(s
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":270
+  /* "onefold/connectors/kafka/bridge.pyx":271
  *         self._destroy()
  * 
  *     cdef _destroy(self):             # <<<<<<<<<<<<<<
@@ -21173,7 +21177,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__destroy(s
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":281
+/* "onefold/connectors/kafka/bridge.pyx":282
  *                 rd_kafka_destroy_flags(rk, NO_CONSUMER_CLOSE)
  * 
  *     def __dealloc__(self):             # <<<<<<<<<<<<<<
@@ -21202,18 +21206,18 @@ static void __pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_8__dealloc__(s
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__dealloc__", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":282
+  /* "onefold/connectors/kafka/bridge.pyx":283
  * 
  *     def __dealloc__(self):
  *         self._destroy()             # <<<<<<<<<<<<<<
  * 
  * 
 */
-  __pyx_t_1 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Client *)__pyx_v_self->__pyx_vtab)->_destroy(__pyx_v_self); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 282, __pyx_L1_error)
+  __pyx_t_1 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Client *)__pyx_v_self->__pyx_vtab)->_destroy(__pyx_v_self); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 283, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":281
+  /* "onefold/connectors/kafka/bridge.pyx":282
  *                 rd_kafka_destroy_flags(rk, NO_CONSUMER_CLOSE)
  * 
  *     def __dealloc__(self):             # <<<<<<<<<<<<<<
@@ -21435,7 +21439,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_6Client_12__setst
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":288
+/* "onefold/connectors/kafka/bridge.pyx":289
  *     """Reads partitions that are given to it; belongs to no group's membership."""
  * 
  *     def __init__(self, settings):             # <<<<<<<<<<<<<<
@@ -21481,32 +21485,32 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_settings,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL_TPNEW(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 288, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 289, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 288, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 289, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__init__", 0) < (0)) __PYX_ERR(0, 288, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__init__", 0) < (0)) __PYX_ERR(0, 289, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 1; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__init__", 1, 1, 1, i); __PYX_ERR(0, 288, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__init__", 1, 1, 1, i); __PYX_ERR(0, 289, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 1)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 288, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 289, __pyx_L3_error)
     }
     __pyx_v_settings = values[0];
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("__init__", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 288, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("__init__", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 289, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -21536,18 +21540,18 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer___init__(stru
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__init__", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":289
+  /* "onefold/connectors/kafka/bridge.pyx":290
  * 
  *     def __init__(self, settings):
  *         self._connect(OF_CONSUMER, settings, 0)             # <<<<<<<<<<<<<<
  * 
  *     def attach(self, str topic, int32_t partition, int64_t offset, int32_t leader_epoch, int wake):
 */
-  __pyx_t_1 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Consumer *)__pyx_v_self->__pyx_base.__pyx_vtab)->__pyx_base._connect(((struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Client *)__pyx_v_self), OF_CONSUMER, __pyx_v_settings, 0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 289, __pyx_L1_error)
+  __pyx_t_1 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Consumer *)__pyx_v_self->__pyx_base.__pyx_vtab)->__pyx_base._connect(((struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Client *)__pyx_v_self), OF_CONSUMER, __pyx_v_settings, 0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 290, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":288
+  /* "onefold/connectors/kafka/bridge.pyx":289
  *     """Reads partitions that are given to it; belongs to no group's membership."""
  * 
  *     def __init__(self, settings):             # <<<<<<<<<<<<<<
@@ -21568,7 +21572,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer___init__(stru
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":291
+/* "onefold/connectors/kafka/bridge.pyx":292
  *         self._connect(OF_CONSUMER, settings, 0)
  * 
  *     def attach(self, str topic, int32_t partition, int64_t offset, int32_t leader_epoch, int wake):             # <<<<<<<<<<<<<<
@@ -21620,60 +21624,60 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_topic,&__pyx_mstate_global->__pyx_n_u_partition,&__pyx_mstate_global->__pyx_n_u_offset,&__pyx_mstate_global->__pyx_n_u_leader_epoch,&__pyx_mstate_global->__pyx_n_u_wake,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 291, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 292, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  5:
         values[4] = __Pyx_ArgRef_FASTCALL(__pyx_args, 4);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[4])) __PYX_ERR(0, 291, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[4])) __PYX_ERR(0, 292, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  4:
         values[3] = __Pyx_ArgRef_FASTCALL(__pyx_args, 3);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 291, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 292, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  3:
         values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 291, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 292, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 291, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 292, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 291, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 292, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "attach", 0) < (0)) __PYX_ERR(0, 291, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "attach", 0) < (0)) __PYX_ERR(0, 292, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 5; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("attach", 1, 5, 5, i); __PYX_ERR(0, 291, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("attach", 1, 5, 5, i); __PYX_ERR(0, 292, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 5)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 291, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 292, __pyx_L3_error)
       values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 291, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 292, __pyx_L3_error)
       values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 291, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 292, __pyx_L3_error)
       values[3] = __Pyx_ArgRef_FASTCALL(__pyx_args, 3);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 291, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 292, __pyx_L3_error)
       values[4] = __Pyx_ArgRef_FASTCALL(__pyx_args, 4);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[4])) __PYX_ERR(0, 291, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[4])) __PYX_ERR(0, 292, __pyx_L3_error)
     }
     __pyx_v_topic = ((PyObject*)values[0]);
-    __pyx_v_partition = __Pyx_PyLong_As_int32_t(values[1]); if (unlikely((__pyx_v_partition == ((int32_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 291, __pyx_L3_error)
-    __pyx_v_offset = __Pyx_PyLong_As_int64_t(values[2]); if (unlikely((__pyx_v_offset == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 291, __pyx_L3_error)
-    __pyx_v_leader_epoch = __Pyx_PyLong_As_int32_t(values[3]); if (unlikely((__pyx_v_leader_epoch == ((int32_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 291, __pyx_L3_error)
-    __pyx_v_wake = __Pyx_PyLong_As_int(values[4]); if (unlikely((__pyx_v_wake == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 291, __pyx_L3_error)
+    __pyx_v_partition = __Pyx_PyLong_As_int32_t(values[1]); if (unlikely((__pyx_v_partition == ((int32_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 292, __pyx_L3_error)
+    __pyx_v_offset = __Pyx_PyLong_As_int64_t(values[2]); if (unlikely((__pyx_v_offset == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 292, __pyx_L3_error)
+    __pyx_v_leader_epoch = __Pyx_PyLong_As_int32_t(values[3]); if (unlikely((__pyx_v_leader_epoch == ((int32_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 292, __pyx_L3_error)
+    __pyx_v_wake = __Pyx_PyLong_As_int(values[4]); if (unlikely((__pyx_v_wake == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 292, __pyx_L3_error)
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("attach", 1, 5, 5, __pyx_nargs); __PYX_ERR(0, 291, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("attach", 1, 5, 5, __pyx_nargs); __PYX_ERR(0, 292, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -21684,7 +21688,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   __Pyx_RefNannyFinishContext();
   return NULL;
   __pyx_L4_argument_unpacking_done:;
-  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_topic), (&PyUnicode_Type), 1, "topic", 1))) __PYX_ERR(0, 291, __pyx_L1_error)
+  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_topic), (&PyUnicode_Type), 1, "topic", 1))) __PYX_ERR(0, 292, __pyx_L1_error)
   __pyx_r = __pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_2attach(((struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer *)__pyx_v_self), __pyx_v_topic, __pyx_v_partition, __pyx_v_offset, __pyx_v_leader_epoch, __pyx_v_wake);
 
   /* function exit code */
@@ -21724,7 +21728,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_2attach
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("attach", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":298
+  /* "onefold/connectors/kafka/bridge.pyx":299
  *         cdef rd_kafka_topic_partition_t *part
  *         cdef rd_kafka_error_t *error
  *         name = topic.encode()             # <<<<<<<<<<<<<<
@@ -21733,37 +21737,37 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_2attach
 */
   if (unlikely(__pyx_v_topic == Py_None)) {
     PyErr_Format(PyExc_AttributeError, "\047NoneType\047 object has no attribute \047%.30s\047", "encode");
-    __PYX_ERR(0, 298, __pyx_L1_error)
+    __PYX_ERR(0, 299, __pyx_L1_error)
   }
-  __pyx_t_1 = PyUnicode_AsEncodedString(__pyx_v_topic, NULL, NULL); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 298, __pyx_L1_error)
+  __pyx_t_1 = PyUnicode_AsEncodedString(__pyx_v_topic, NULL, NULL); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 299, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __pyx_v_name = ((PyObject*)__pyx_t_1);
   __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":299
+  /* "onefold/connectors/kafka/bridge.pyx":300
  *         cdef rd_kafka_error_t *error
  *         name = topic.encode()
  *         cdef Partition queue = Partition.__new__(Partition)             # <<<<<<<<<<<<<<
  *         queue._open(self, name, partition, wake)
  *         parts = rd_kafka_topic_partition_list_new(1)
 */
-  __pyx_t_1 = ((PyObject *)__pyx_tp_new_7onefold_10connectors_5kafka_6bridge_Partition(((PyTypeObject *)__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition), __pyx_mstate_global->__pyx_empty_tuple, NULL)); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 299, __pyx_L1_error)
+  __pyx_t_1 = ((PyObject *)__pyx_tp_new_7onefold_10connectors_5kafka_6bridge_Partition(((PyTypeObject *)__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition), __pyx_mstate_global->__pyx_empty_tuple, NULL)); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 300, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __pyx_v_queue = ((struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Partition *)__pyx_t_1);
   __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":300
+  /* "onefold/connectors/kafka/bridge.pyx":301
  *         name = topic.encode()
  *         cdef Partition queue = Partition.__new__(Partition)
  *         queue._open(self, name, partition, wake)             # <<<<<<<<<<<<<<
  *         parts = rd_kafka_topic_partition_list_new(1)
  *         part = rd_kafka_topic_partition_list_add(parts, name, partition)
 */
-  __pyx_t_1 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Partition *)__pyx_v_queue->__pyx_vtab)->_open(__pyx_v_queue, __pyx_v_self, __pyx_v_name, __pyx_v_partition, __pyx_v_wake); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 300, __pyx_L1_error)
+  __pyx_t_1 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Partition *)__pyx_v_queue->__pyx_vtab)->_open(__pyx_v_queue, __pyx_v_self, __pyx_v_name, __pyx_v_partition, __pyx_v_wake); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 301, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":301
+  /* "onefold/connectors/kafka/bridge.pyx":302
  *         cdef Partition queue = Partition.__new__(Partition)
  *         queue._open(self, name, partition, wake)
  *         parts = rd_kafka_topic_partition_list_new(1)             # <<<<<<<<<<<<<<
@@ -21772,18 +21776,18 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_2attach
 */
   __pyx_v_parts = rd_kafka_topic_partition_list_new(1);
 
-  /* "onefold/connectors/kafka/bridge.pyx":302
+  /* "onefold/connectors/kafka/bridge.pyx":303
  *         queue._open(self, name, partition, wake)
  *         parts = rd_kafka_topic_partition_list_new(1)
  *         part = rd_kafka_topic_partition_list_add(parts, name, partition)             # <<<<<<<<<<<<<<
  *         part.offset = offset
  *         if leader_epoch >= 0:
 */
-  __pyx_t_2 = __Pyx_PyBytes_AsString(__pyx_v_name); if (unlikely((!__pyx_t_2) && PyErr_Occurred())) __PYX_ERR(0, 302, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyBytes_AsString(__pyx_v_name); if (unlikely((!__pyx_t_2) && PyErr_Occurred())) __PYX_ERR(0, 303, __pyx_L1_error)
   __pyx_v_part = rd_kafka_topic_partition_list_add(__pyx_v_parts, __pyx_t_2, __pyx_v_partition);
 
 
-  /* "onefold/connectors/kafka/bridge.pyx":303
+  /* "onefold/connectors/kafka/bridge.pyx":304
  *         parts = rd_kafka_topic_partition_list_new(1)
  *         part = rd_kafka_topic_partition_list_add(parts, name, partition)
  *         part.offset = offset             # <<<<<<<<<<<<<<
@@ -21792,7 +21796,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_2attach
 */
   __pyx_v_part->offset = __pyx_v_offset;
 
-  /* "onefold/connectors/kafka/bridge.pyx":304
+  /* "onefold/connectors/kafka/bridge.pyx":305
  *         part = rd_kafka_topic_partition_list_add(parts, name, partition)
  *         part.offset = offset
  *         if leader_epoch >= 0:             # <<<<<<<<<<<<<<
@@ -21804,7 +21808,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_2attach
   if (__pyx_t_3) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":305
+    /* "onefold/connectors/kafka/bridge.pyx":306
  *         part.offset = offset
  *         if leader_epoch >= 0:
  *             rd_kafka_topic_partition_set_leader_epoch(part, leader_epoch)             # <<<<<<<<<<<<<<
@@ -21813,7 +21817,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_2attach
 */
     rd_kafka_topic_partition_set_leader_epoch(__pyx_v_part, __pyx_v_leader_epoch);
 
-    /* "onefold/connectors/kafka/bridge.pyx":304
+    /* "onefold/connectors/kafka/bridge.pyx":305
  *         part = rd_kafka_topic_partition_list_add(parts, name, partition)
  *         part.offset = offset
  *         if leader_epoch >= 0:             # <<<<<<<<<<<<<<
@@ -21822,7 +21826,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_2attach
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":306
+  /* "onefold/connectors/kafka/bridge.pyx":307
  *         if leader_epoch >= 0:
  *             rd_kafka_topic_partition_set_leader_epoch(part, leader_epoch)
  *         with nogil:             # <<<<<<<<<<<<<<
@@ -21835,7 +21839,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_2attach
       __Pyx_FastGIL_Remember();
       /*try:*/ {
 
-        /* "onefold/connectors/kafka/bridge.pyx":307
+        /* "onefold/connectors/kafka/bridge.pyx":308
  *             rd_kafka_topic_partition_set_leader_epoch(part, leader_epoch)
  *         with nogil:
  *             error = rd_kafka_incremental_assign(self._rk, parts)             # <<<<<<<<<<<<<<
@@ -21844,7 +21848,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_2attach
 */
         __pyx_v_error = rd_kafka_incremental_assign(__pyx_v_self->__pyx_base._rk, __pyx_v_parts);
 
-        /* "onefold/connectors/kafka/bridge.pyx":308
+        /* "onefold/connectors/kafka/bridge.pyx":309
  *         with nogil:
  *             error = rd_kafka_incremental_assign(self._rk, parts)
  *             rd_kafka_topic_partition_list_destroy(parts)             # <<<<<<<<<<<<<<
@@ -21854,7 +21858,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_2attach
         rd_kafka_topic_partition_list_destroy(__pyx_v_parts);
       }
 
-      /* "onefold/connectors/kafka/bridge.pyx":306
+      /* "onefold/connectors/kafka/bridge.pyx":307
  *         if leader_epoch >= 0:
  *             rd_kafka_topic_partition_set_leader_epoch(part, leader_epoch)
  *         with nogil:             # <<<<<<<<<<<<<<
@@ -21871,18 +21875,18 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_2attach
       }
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":309
+  /* "onefold/connectors/kafka/bridge.pyx":310
  *             error = rd_kafka_incremental_assign(self._rk, parts)
  *             rd_kafka_topic_partition_list_destroy(parts)
  *         _raise_if(error)             # <<<<<<<<<<<<<<
  *         return queue
  * 
 */
-  __pyx_t_1 = __pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(__pyx_v_error); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 309, __pyx_L1_error)
+  __pyx_t_1 = __pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(__pyx_v_error); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 310, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":310
+  /* "onefold/connectors/kafka/bridge.pyx":311
  *             rd_kafka_topic_partition_list_destroy(parts)
  *         _raise_if(error)
  *         return queue             # <<<<<<<<<<<<<<
@@ -21900,7 +21904,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_2attach
   }
   goto __pyx_L0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":291
+  /* "onefold/connectors/kafka/bridge.pyx":292
  *         self._connect(OF_CONSUMER, settings, 0)
  * 
  *     def attach(self, str topic, int32_t partition, int64_t offset, int32_t leader_epoch, int wake):             # <<<<<<<<<<<<<<
@@ -21924,7 +21928,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_2attach
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":312
+/* "onefold/connectors/kafka/bridge.pyx":313
  *         return queue
  * 
  *     def commit(self, offsets):             # <<<<<<<<<<<<<<
@@ -21972,32 +21976,32 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_offsets,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 312, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 313, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 312, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 313, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "commit", 0) < (0)) __PYX_ERR(0, 312, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "commit", 0) < (0)) __PYX_ERR(0, 313, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 1; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("commit", 1, 1, 1, i); __PYX_ERR(0, 312, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("commit", 1, 1, 1, i); __PYX_ERR(0, 313, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 1)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 312, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 313, __pyx_L3_error)
     }
     __pyx_v_offsets = values[0];
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("commit", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 312, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("commit", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 313, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -22043,18 +22047,18 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_4commit
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("commit", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":314
+  /* "onefold/connectors/kafka/bridge.pyx":315
  *     def commit(self, offsets):
  *         """Tell the group's coordinator where we are, without waiting. offsets: (topic, partition, offset)."""
  *         cdef rd_kafka_topic_partition_list_t *parts = rd_kafka_topic_partition_list_new(len(offsets))             # <<<<<<<<<<<<<<
  *         for topic, partition, offset in offsets:
  *             rd_kafka_topic_partition_list_add(parts, topic.encode(), partition).offset = offset
 */
-  __pyx_t_1 = PyObject_Length(__pyx_v_offsets); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 314, __pyx_L1_error)
+  __pyx_t_1 = PyObject_Length(__pyx_v_offsets); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 315, __pyx_L1_error)
   __pyx_v_parts = rd_kafka_topic_partition_list_new(__pyx_t_1);
 
 
-  /* "onefold/connectors/kafka/bridge.pyx":315
+  /* "onefold/connectors/kafka/bridge.pyx":316
  *         """Tell the group's coordinator where we are, without waiting. offsets: (topic, partition, offset)."""
  *         cdef rd_kafka_topic_partition_list_t *parts = rd_kafka_topic_partition_list_new(len(offsets))
  *         for topic, partition, offset in offsets:             # <<<<<<<<<<<<<<
@@ -22066,9 +22070,9 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_4commit
     __pyx_t_1 = 0;
     __pyx_t_3 = NULL;
   } else {
-    __pyx_t_1 = -1; __pyx_t_2 = PyObject_GetIter(__pyx_v_offsets); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 315, __pyx_L1_error)
+    __pyx_t_1 = -1; __pyx_t_2 = PyObject_GetIter(__pyx_v_offsets); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 316, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
-    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_2); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 315, __pyx_L1_error)
+    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_2); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 316, __pyx_L1_error)
   }
   for (;;) {
     if (likely(!__pyx_t_3)) {
@@ -22076,7 +22080,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_4commit
         {
           Py_ssize_t __pyx_temp = __Pyx_PyList_GET_SIZE(__pyx_t_2);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 315, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 316, __pyx_L1_error)
           #endif
           if (__pyx_t_1 >= __pyx_temp) break;
         }
@@ -22086,7 +22090,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_4commit
         {
           Py_ssize_t __pyx_temp = __Pyx_PyTuple_GET_SIZE(__pyx_t_2);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 315, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 316, __pyx_L1_error)
           #endif
           if (__pyx_t_1 >= __pyx_temp) break;
         }
@@ -22097,13 +22101,13 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_4commit
         #endif
         ++__pyx_t_1;
       }
-      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 315, __pyx_L1_error)
+      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 316, __pyx_L1_error)
     } else {
       __pyx_t_4 = __pyx_t_3(__pyx_t_2);
       if (unlikely(!__pyx_t_4)) {
         PyObject* exc_type = PyErr_Occurred();
         if (exc_type) {
-          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 315, __pyx_L1_error)
+          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 316, __pyx_L1_error)
           PyErr_Clear();
         }
         break;
@@ -22116,7 +22120,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_4commit
       if (unlikely(size != 3)) {
         if (size > 3) __Pyx_RaiseTooManyValuesError(3);
         else if (size >= 0) __Pyx_RaiseNeedMoreValuesError(size);
-        __PYX_ERR(0, 315, __pyx_L1_error)
+        __PYX_ERR(0, 316, __pyx_L1_error)
       }
       #if CYTHON_ASSUME_SAFE_MACROS && !CYTHON_AVOID_BORROWED_REFS
       if (likely(PyTuple_CheckExact(sequence))) {
@@ -22128,27 +22132,27 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_4commit
         __Pyx_INCREF(__pyx_t_7);
       } else {
         __pyx_t_5 = __Pyx_PyList_GET_ITEM_REF(sequence, 0, __Pyx_ReferenceSharing_SharedReference);
-        if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 315, __pyx_L1_error)
+        if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 316, __pyx_L1_error)
         __Pyx_XGOTREF(__pyx_t_5);
         __pyx_t_6 = __Pyx_PyList_GET_ITEM_REF(sequence, 1, __Pyx_ReferenceSharing_SharedReference);
-        if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 315, __pyx_L1_error)
+        if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 316, __pyx_L1_error)
         __Pyx_XGOTREF(__pyx_t_6);
         __pyx_t_7 = __Pyx_PyList_GET_ITEM_REF(sequence, 2, __Pyx_ReferenceSharing_SharedReference);
-        if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 315, __pyx_L1_error)
+        if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 316, __pyx_L1_error)
         __Pyx_XGOTREF(__pyx_t_7);
       }
       #else
-      __pyx_t_5 = __Pyx_PySequence_ITEM(sequence, 0); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 315, __pyx_L1_error)
+      __pyx_t_5 = __Pyx_PySequence_ITEM(sequence, 0); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 316, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_5);
-      __pyx_t_6 = __Pyx_PySequence_ITEM(sequence, 1); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 315, __pyx_L1_error)
+      __pyx_t_6 = __Pyx_PySequence_ITEM(sequence, 1); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 316, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_6);
-      __pyx_t_7 = __Pyx_PySequence_ITEM(sequence, 2); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 315, __pyx_L1_error)
+      __pyx_t_7 = __Pyx_PySequence_ITEM(sequence, 2); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 316, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_7);
       #endif
       __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
     } else {
       Py_ssize_t index = -1;
-      __pyx_t_8 = PyObject_GetIter(__pyx_t_4); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 315, __pyx_L1_error)
+      __pyx_t_8 = PyObject_GetIter(__pyx_t_4); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 316, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_8);
       __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
       __pyx_t_9 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_8);
@@ -22158,7 +22162,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_4commit
       __Pyx_GOTREF(__pyx_t_6);
       index = 2; __pyx_t_7 = __pyx_t_9(__pyx_t_8); if (unlikely(!__pyx_t_7)) goto __pyx_L5_unpacking_failed;
       __Pyx_GOTREF(__pyx_t_7);
-      if (__Pyx_IternextUnpackEndCheck(__pyx_t_9(__pyx_t_8), 3) < (0)) __PYX_ERR(0, 315, __pyx_L1_error)
+      if (__Pyx_IternextUnpackEndCheck(__pyx_t_9(__pyx_t_8), 3) < (0)) __PYX_ERR(0, 316, __pyx_L1_error)
       __pyx_t_9 = NULL;
       __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
       goto __pyx_L6_unpacking_done;
@@ -22166,7 +22170,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_4commit
       __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
       __pyx_t_9 = NULL;
       if (__Pyx_IterFinish() == 0) __Pyx_RaiseNeedMoreValuesError(index);
-      __PYX_ERR(0, 315, __pyx_L1_error)
+      __PYX_ERR(0, 316, __pyx_L1_error)
       __pyx_L6_unpacking_done:;
     }
     __Pyx_XDECREF_SET(__pyx_v_topic, __pyx_t_5);
@@ -22176,14 +22180,14 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_4commit
     __Pyx_XDECREF_SET(__pyx_v_offset, __pyx_t_7);
     __pyx_t_7 = 0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":316
+    /* "onefold/connectors/kafka/bridge.pyx":317
  *         cdef rd_kafka_topic_partition_list_t *parts = rd_kafka_topic_partition_list_new(len(offsets))
  *         for topic, partition, offset in offsets:
  *             rd_kafka_topic_partition_list_add(parts, topic.encode(), partition).offset = offset             # <<<<<<<<<<<<<<
  *         with nogil:
  *             rd_kafka_commit(self._rk, parts, 1)
 */
-    __pyx_t_10 = __Pyx_PyLong_As_int64_t(__pyx_v_offset); if (unlikely((__pyx_t_10 == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 316, __pyx_L1_error)
+    __pyx_t_10 = __Pyx_PyLong_As_int64_t(__pyx_v_offset); if (unlikely((__pyx_t_10 == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 317, __pyx_L1_error)
     __pyx_t_7 = __pyx_v_topic;
     __Pyx_INCREF(__pyx_t_7);
     __pyx_t_11 = 0;
@@ -22191,17 +22195,17 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_4commit
       PyObject *__pyx_callargs[2] = {__pyx_t_7, NULL};
       __pyx_t_4 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_encode, __pyx_callargs+__pyx_t_11, (1-__pyx_t_11) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_7); __pyx_t_7 = 0;
-      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 316, __pyx_L1_error)
+      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 317, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_4);
     }
-    __pyx_t_12 = __Pyx_PyObject_AsString(__pyx_t_4); if (unlikely((!__pyx_t_12) && PyErr_Occurred())) __PYX_ERR(0, 316, __pyx_L1_error)
-    __pyx_t_13 = __Pyx_PyLong_As_int32_t(__pyx_v_partition); if (unlikely((__pyx_t_13 == ((int32_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 316, __pyx_L1_error)
+    __pyx_t_12 = __Pyx_PyObject_AsString(__pyx_t_4); if (unlikely((!__pyx_t_12) && PyErr_Occurred())) __PYX_ERR(0, 317, __pyx_L1_error)
+    __pyx_t_13 = __Pyx_PyLong_As_int32_t(__pyx_v_partition); if (unlikely((__pyx_t_13 == ((int32_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 317, __pyx_L1_error)
     rd_kafka_topic_partition_list_add(__pyx_v_parts, __pyx_t_12, __pyx_t_13)->offset = __pyx_t_10;
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
 
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":315
+    /* "onefold/connectors/kafka/bridge.pyx":316
  *         """Tell the group's coordinator where we are, without waiting. offsets: (topic, partition, offset)."""
  *         cdef rd_kafka_topic_partition_list_t *parts = rd_kafka_topic_partition_list_new(len(offsets))
  *         for topic, partition, offset in offsets:             # <<<<<<<<<<<<<<
@@ -22211,7 +22215,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_4commit
   }
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":317
+  /* "onefold/connectors/kafka/bridge.pyx":318
  *         for topic, partition, offset in offsets:
  *             rd_kafka_topic_partition_list_add(parts, topic.encode(), partition).offset = offset
  *         with nogil:             # <<<<<<<<<<<<<<
@@ -22224,7 +22228,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_4commit
       __Pyx_FastGIL_Remember();
       /*try:*/ {
 
-        /* "onefold/connectors/kafka/bridge.pyx":318
+        /* "onefold/connectors/kafka/bridge.pyx":319
  *             rd_kafka_topic_partition_list_add(parts, topic.encode(), partition).offset = offset
  *         with nogil:
  *             rd_kafka_commit(self._rk, parts, 1)             # <<<<<<<<<<<<<<
@@ -22233,17 +22237,17 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_4commit
 */
         (void)(rd_kafka_commit(__pyx_v_self->__pyx_base._rk, __pyx_v_parts, 1));
 
-        /* "onefold/connectors/kafka/bridge.pyx":319
+        /* "onefold/connectors/kafka/bridge.pyx":320
  *         with nogil:
  *             rd_kafka_commit(self._rk, parts, 1)
  *             rd_kafka_topic_partition_list_destroy(parts)             # <<<<<<<<<<<<<<
  * 
- * 
+ *     def committed(self, str topic, int32_t partition, int timeout_ms):
 */
         rd_kafka_topic_partition_list_destroy(__pyx_v_parts);
       }
 
-      /* "onefold/connectors/kafka/bridge.pyx":317
+      /* "onefold/connectors/kafka/bridge.pyx":318
  *         for topic, partition, offset in offsets:
  *             rd_kafka_topic_partition_list_add(parts, topic.encode(), partition).offset = offset
  *         with nogil:             # <<<<<<<<<<<<<<
@@ -22260,7 +22264,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_4commit
       }
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":312
+  /* "onefold/connectors/kafka/bridge.pyx":313
  *         return queue
  * 
  *     def commit(self, offsets):             # <<<<<<<<<<<<<<
@@ -22290,6 +22294,412 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_4commit
   return __pyx_r;
 }
 
+/* "onefold/connectors/kafka/bridge.pyx":322
+ *             rd_kafka_topic_partition_list_destroy(parts)
+ * 
+ *     def committed(self, str topic, int32_t partition, int timeout_ms):             # <<<<<<<<<<<<<<
+ *         """The group's (offset, metadata bytes) of a partition; the offset is negative when there is none.
+ * 
+*/
+
+/* Python wrapper */
+static PyObject *__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_7committed(PyObject *__pyx_v_self, 
+#if CYTHON_VECTORCALL
+PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
+#else
+PyObject *__pyx_args, PyObject *__pyx_kwds
+#endif
+); /*proto*/
+PyDoc_STRVAR(__pyx_doc_7onefold_10connectors_5kafka_6bridge_8Consumer_6committed, "The group\047s (offset, metadata bytes) of a partition; the offset is negative when there is none.\n\n        Under read_committed the answer waits for a transaction that is not decided yet. Raises KafkaFault.");
+static PyMethodDef __pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Consumer_7committed = {"committed", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_7committed, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_7onefold_10connectors_5kafka_6bridge_8Consumer_6committed};
+static PyObject *__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_7committed(PyObject *__pyx_v_self, 
+#if CYTHON_VECTORCALL
+PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
+#else
+PyObject *__pyx_args, PyObject *__pyx_kwds
+#endif
+) {
+  PyObject *__pyx_v_topic = 0;
+  int32_t __pyx_v_partition;
+  int __pyx_v_timeout_ms;
+  #if !CYTHON_VECTORCALL
+  CYTHON_UNUSED Py_ssize_t __pyx_nargs;
+  #endif
+  CYTHON_UNUSED PyObject *const *__pyx_kwvalues;
+  PyObject* values[3] = {0,0,0};
+  int __pyx_lineno = 0;
+  const char *__pyx_filename = NULL;
+  int __pyx_clineno = 0;
+  PyObject *__pyx_r = 0;
+  __Pyx_RefNannyDeclarations
+  __Pyx_RefNannySetupContext("committed (wrapper)", 0);
+  #if !CYTHON_VECTORCALL
+  #if CYTHON_ASSUME_SAFE_SIZE
+  __pyx_nargs = PyTuple_GET_SIZE(__pyx_args);
+  #else
+  __pyx_nargs = PyTuple_Size(__pyx_args); if (unlikely(__pyx_nargs < 0)) return NULL;
+  #endif
+  #endif
+  __pyx_kwvalues = __Pyx_KwValues_FASTCALL(__pyx_args, __pyx_nargs);
+  {
+    PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_topic,&__pyx_mstate_global->__pyx_n_u_partition,&__pyx_mstate_global->__pyx_n_u_timeout_ms,0};
+    const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 322, __pyx_L3_error)
+    if (__pyx_kwds_len > 0) {
+      switch (__pyx_nargs) {
+        case  3:
+        values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 322, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case  2:
+        values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 322, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case  1:
+        values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 322, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case  0: break;
+        default: goto __pyx_L5_argtuple_error;
+      }
+      const Py_ssize_t kwd_pos_args = __pyx_nargs;
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "committed", 0) < (0)) __PYX_ERR(0, 322, __pyx_L3_error)
+      for (Py_ssize_t i = __pyx_nargs; i < 3; i++) {
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("committed", 1, 3, 3, i); __PYX_ERR(0, 322, __pyx_L3_error) }
+      }
+    } else if (unlikely(__pyx_nargs != 3)) {
+      goto __pyx_L5_argtuple_error;
+    } else {
+      values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 322, __pyx_L3_error)
+      values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 322, __pyx_L3_error)
+      values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 322, __pyx_L3_error)
+    }
+    __pyx_v_topic = ((PyObject*)values[0]);
+    __pyx_v_partition = __Pyx_PyLong_As_int32_t(values[1]); if (unlikely((__pyx_v_partition == ((int32_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 322, __pyx_L3_error)
+    __pyx_v_timeout_ms = __Pyx_PyLong_As_int(values[2]); if (unlikely((__pyx_v_timeout_ms == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 322, __pyx_L3_error)
+  }
+  goto __pyx_L6_skip;
+  __pyx_L5_argtuple_error:;
+  __Pyx_RaiseArgtupleInvalid("committed", 1, 3, 3, __pyx_nargs); __PYX_ERR(0, 322, __pyx_L3_error)
+  __pyx_L6_skip:;
+  goto __pyx_L4_argument_unpacking_done;
+  __pyx_L3_error:;
+  for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
+    Py_XDECREF(values[__pyx_temp]);
+  }
+  __Pyx_AddTraceback("onefold.connectors.kafka.bridge.Consumer.committed", __pyx_clineno, __pyx_lineno, __pyx_filename);
+  __Pyx_RefNannyFinishContext();
+  return NULL;
+  __pyx_L4_argument_unpacking_done:;
+  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_topic), (&PyUnicode_Type), 1, "topic", 1))) __PYX_ERR(0, 322, __pyx_L1_error)
+  __pyx_r = __pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_6committed(((struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer *)__pyx_v_self), __pyx_v_topic, __pyx_v_partition, __pyx_v_timeout_ms);
+
+  /* function exit code */
+  goto __pyx_L0;
+  __pyx_L1_error:;
+  __pyx_r = NULL;
+  for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
+    Py_XDECREF(values[__pyx_temp]);
+  }
+  goto __pyx_L7_cleaned_up;
+  __pyx_L0:;
+  for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
+    Py_XDECREF(values[__pyx_temp]);
+  }
+  __pyx_L7_cleaned_up:;
+
+
+  __Pyx_RefNannyFinishContext();
+  return __pyx_r;
+}
+
+static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_6committed(struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer *__pyx_v_self, PyObject *__pyx_v_topic, int32_t __pyx_v_partition, int __pyx_v_timeout_ms) {
+  rd_kafka_topic_partition_list_t *__pyx_v_parts;
+  rd_kafka_topic_partition_t *__pyx_v_part;
+  int __pyx_v_error;
+  PyObject *__pyx_r = NULL;
+  __Pyx_RefNannyDeclarations
+  PyObject *__pyx_t_1 = NULL;
+  char const *__pyx_t_2;
+  int __pyx_t_3;
+  int __pyx_t_4;
+  int __pyx_t_5;
+  PyObject *__pyx_t_6 = NULL;
+  PyObject *__pyx_t_7 = NULL;
+  int __pyx_t_8;
+  char const *__pyx_t_9;
+  PyObject *__pyx_t_10 = NULL;
+  PyObject *__pyx_t_11 = NULL;
+  PyObject *__pyx_t_12 = NULL;
+  PyObject *__pyx_t_13 = NULL;
+  PyObject *__pyx_t_14 = NULL;
+  PyObject *__pyx_t_15 = NULL;
+  int __pyx_lineno = 0;
+  const char *__pyx_filename = NULL;
+  int __pyx_clineno = 0;
+  __Pyx_RefNannySetupContext("committed", 0);
+
+  /* "onefold/connectors/kafka/bridge.pyx":326
+ * 
+ *         Under read_committed the answer waits for a transaction that is not decided yet. Raises KafkaFault."""
+ *         cdef rd_kafka_topic_partition_list_t *parts = rd_kafka_topic_partition_list_new(1)             # <<<<<<<<<<<<<<
+ *         cdef rd_kafka_topic_partition_t *part = rd_kafka_topic_partition_list_add(parts, topic.encode(), partition)
+ *         cdef int error
+*/
+  __pyx_v_parts = rd_kafka_topic_partition_list_new(1);
+
+  /* "onefold/connectors/kafka/bridge.pyx":327
+ *         Under read_committed the answer waits for a transaction that is not decided yet. Raises KafkaFault."""
+ *         cdef rd_kafka_topic_partition_list_t *parts = rd_kafka_topic_partition_list_new(1)
+ *         cdef rd_kafka_topic_partition_t *part = rd_kafka_topic_partition_list_add(parts, topic.encode(), partition)             # <<<<<<<<<<<<<<
+ *         cdef int error
+ *         try:
+*/
+  if (unlikely(__pyx_v_topic == Py_None)) {
+    PyErr_Format(PyExc_AttributeError, "\047NoneType\047 object has no attribute \047%.30s\047", "encode");
+    __PYX_ERR(0, 327, __pyx_L1_error)
+  }
+  __pyx_t_1 = PyUnicode_AsEncodedString(__pyx_v_topic, NULL, NULL); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 327, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_1);
+  __pyx_t_2 = __Pyx_PyBytes_AsString(__pyx_t_1); if (unlikely((!__pyx_t_2) && PyErr_Occurred())) __PYX_ERR(0, 327, __pyx_L1_error)
+  __pyx_v_part = rd_kafka_topic_partition_list_add(__pyx_v_parts, __pyx_t_2, __pyx_v_partition);
+  __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
+
+
+  /* "onefold/connectors/kafka/bridge.pyx":329
+ *         cdef rd_kafka_topic_partition_t *part = rd_kafka_topic_partition_list_add(parts, topic.encode(), partition)
+ *         cdef int error
+ *         try:             # <<<<<<<<<<<<<<
+ *             with nogil:
+ *                 error = rd_kafka_committed(self._rk, parts, timeout_ms)
+*/
+  /*try:*/ {
+
+    /* "onefold/connectors/kafka/bridge.pyx":330
+ *         cdef int error
+ *         try:
+ *             with nogil:             # <<<<<<<<<<<<<<
+ *                 error = rd_kafka_committed(self._rk, parts, timeout_ms)
+ *             part = &parts.elems[0]
+*/
+    {
+        PyThreadState * _save;
+        _save = PyEval_SaveThread();
+        __Pyx_FastGIL_Remember();
+        /*try:*/ {
+
+          /* "onefold/connectors/kafka/bridge.pyx":331
+ *         try:
+ *             with nogil:
+ *                 error = rd_kafka_committed(self._rk, parts, timeout_ms)             # <<<<<<<<<<<<<<
+ *             part = &parts.elems[0]
+ *             if error or part.err:
+*/
+          __pyx_v_error = rd_kafka_committed(__pyx_v_self->__pyx_base._rk, __pyx_v_parts, __pyx_v_timeout_ms);
+        }
+
+        /* "onefold/connectors/kafka/bridge.pyx":330
+ *         cdef int error
+ *         try:
+ *             with nogil:             # <<<<<<<<<<<<<<
+ *                 error = rd_kafka_committed(self._rk, parts, timeout_ms)
+ *             part = &parts.elems[0]
+*/
+        /*finally:*/ {
+          /*normal exit:*/{
+            __Pyx_FastGIL_Forget();
+            PyEval_RestoreThread(_save);
+            goto __pyx_L8;
+          }
+          __pyx_L8:;
+        }
+    }
+
+    /* "onefold/connectors/kafka/bridge.pyx":332
+ *             with nogil:
+ *                 error = rd_kafka_committed(self._rk, parts, timeout_ms)
+ *             part = &parts.elems[0]             # <<<<<<<<<<<<<<
+ *             if error or part.err:
+ *                 raise _fault_of(error or part.err)
+*/
+    __pyx_v_part = (&(__pyx_v_parts->elems[0]));
+
+    /* "onefold/connectors/kafka/bridge.pyx":333
+ *                 error = rd_kafka_committed(self._rk, parts, timeout_ms)
+ *             part = &parts.elems[0]
+ *             if error or part.err:             # <<<<<<<<<<<<<<
+ *                 raise _fault_of(error or part.err)
+ *             return part.offset, (<const char *>part.metadata)[:part.metadata_size] if part.metadata != NULL else b""
+*/
+    __pyx_t_4 = (__pyx_v_error != 0);
+
+    if (!__pyx_t_4) {
+
+    } else {
+
+      __pyx_t_3 = __pyx_t_4;
+
+      goto __pyx_L10_bool_binop_done;
+    }
+    __pyx_t_4 = (__pyx_v_part->err != 0);
+
+
+    __pyx_t_3 = __pyx_t_4;
+
+    __pyx_L10_bool_binop_done:;
+    if (unlikely(__pyx_t_3)) {
+
+
+      /* "onefold/connectors/kafka/bridge.pyx":334
+ *             part = &parts.elems[0]
+ *             if error or part.err:
+ *                 raise _fault_of(error or part.err)             # <<<<<<<<<<<<<<
+ *             return part.offset, (<const char *>part.metadata)[:part.metadata_size] if part.metadata != NULL else b""
+ *         finally:
+*/
+      if (!__pyx_v_error) {
+      } else {
+
+        __pyx_t_5 = __pyx_v_error;
+        goto __pyx_L12_bool_binop_done;
+      }
+
+      __pyx_t_5 = __pyx_v_part->err;
+      __pyx_L12_bool_binop_done:;
+      __pyx_t_1 = __pyx_f_7onefold_10connectors_5kafka_6bridge__fault_of(__pyx_t_5); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 334, __pyx_L4_error)
+      __Pyx_GOTREF(__pyx_t_1);
+
+      __Pyx_Raise(__pyx_t_1, 0, 0, 0);
+      __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
+      __PYX_ERR(0, 334, __pyx_L4_error)
+
+      /* "onefold/connectors/kafka/bridge.pyx":333
+ *                 error = rd_kafka_committed(self._rk, parts, timeout_ms)
+ *             part = &parts.elems[0]
+ *             if error or part.err:             # <<<<<<<<<<<<<<
+ *                 raise _fault_of(error or part.err)
+ *             return part.offset, (<const char *>part.metadata)[:part.metadata_size] if part.metadata != NULL else b""
+*/
+    }
+
+    /* "onefold/connectors/kafka/bridge.pyx":335
+ *             if error or part.err:
+ *                 raise _fault_of(error or part.err)
+ *             return part.offset, (<const char *>part.metadata)[:part.metadata_size] if part.metadata != NULL else b""             # <<<<<<<<<<<<<<
+ *         finally:
+ *             rd_kafka_topic_partition_list_destroy(parts)
+*/
+    __pyx_t_1 = __Pyx_PyLong_From_int64_t(__pyx_v_part->offset); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 335, __pyx_L4_error)
+    __Pyx_GOTREF(__pyx_t_1);
+    __pyx_t_3 = (__pyx_v_part->metadata != NULL);
+
+    if (__pyx_t_3) {
+      __pyx_t_7 = __Pyx_PyBytes_FromStringAndSize(((char const *)__pyx_v_part->metadata) + 0, __pyx_v_part->metadata_size - 0); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 335, __pyx_L4_error)
+      __Pyx_GOTREF(__pyx_t_7);
+      __pyx_t_6 = __pyx_t_7;
+      __pyx_t_7 = 0;
+    } else {
+      __Pyx_INCREF(__pyx_mstate_global->__pyx_kp_b__5);
+      __pyx_t_6 = __pyx_mstate_global->__pyx_kp_b__5;
+    }
+
+    __pyx_t_7 = PyTuple_New(2); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 335, __pyx_L4_error)
+    __Pyx_GOTREF(__pyx_t_7);
+    __Pyx_GIVEREF(__pyx_t_1);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_7, 0, __pyx_t_1) != (0)) __PYX_ERR(0, 335, __pyx_L4_error);
+    __Pyx_GIVEREF(__pyx_t_6);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_7, 1, __pyx_t_6) != (0)) __PYX_ERR(0, 335, __pyx_L4_error);
+    __pyx_t_1 = 0;
+    __pyx_t_6 = 0;
+    {
+      PyObject *__pyx_temp;
+      {
+        __pyx_temp = __pyx_r;
+        __pyx_r = __pyx_t_7;
+      }
+      __Pyx_XDECREF(__pyx_temp);
+    }
+    __pyx_t_7 = 0;
+    goto __pyx_L3_return;
+  }
+
+  /* "onefold/connectors/kafka/bridge.pyx":337
+ *             return part.offset, (<const char *>part.metadata)[:part.metadata_size] if part.metadata != NULL else b""
+ *         finally:
+ *             rd_kafka_topic_partition_list_destroy(parts)             # <<<<<<<<<<<<<<
+ * 
+ * 
+*/
+  /*finally:*/ {
+    __pyx_L4_error:;
+    /*exception exit:*/{
+      __Pyx_PyThreadState_declare
+      __Pyx_PyThreadState_assign
+      __pyx_t_10 = 0; __pyx_t_11 = 0; __pyx_t_12 = 0; __pyx_t_13 = 0; __pyx_t_14 = 0; __pyx_t_15 = 0;
+      __Pyx_XDECREF(__pyx_t_1); __pyx_t_1 = 0;
+      __Pyx_XDECREF(__pyx_t_6); __pyx_t_6 = 0;
+      __Pyx_XDECREF(__pyx_t_7); __pyx_t_7 = 0;
+       __Pyx_ExceptionSwap(&__pyx_t_13, &__pyx_t_14, &__pyx_t_15);
+      if ( unlikely(__Pyx_GetException(&__pyx_t_10, &__pyx_t_11, &__pyx_t_12) < 0)) __Pyx_ErrFetch(&__pyx_t_10, &__pyx_t_11, &__pyx_t_12);
+      __Pyx_XGOTREF(__pyx_t_10);
+      __Pyx_XGOTREF(__pyx_t_11);
+      __Pyx_XGOTREF(__pyx_t_12);
+      __Pyx_XGOTREF(__pyx_t_13);
+      __Pyx_XGOTREF(__pyx_t_14);
+      __Pyx_XGOTREF(__pyx_t_15);
+      __pyx_t_5 = __pyx_lineno; __pyx_t_8 = __pyx_clineno; __pyx_t_9 = __pyx_filename;
+      {
+        rd_kafka_topic_partition_list_destroy(__pyx_v_parts);
+      }
+      __Pyx_XGIVEREF(__pyx_t_13);
+      __Pyx_XGIVEREF(__pyx_t_14);
+      __Pyx_XGIVEREF(__pyx_t_15);
+      __Pyx_ExceptionReset(__pyx_t_13, __pyx_t_14, __pyx_t_15);
+      __Pyx_XGIVEREF(__pyx_t_10);
+      __Pyx_XGIVEREF(__pyx_t_11);
+      __Pyx_XGIVEREF(__pyx_t_12);
+      __Pyx_ErrRestore(__pyx_t_10, __pyx_t_11, __pyx_t_12);
+      __pyx_t_10 = 0; __pyx_t_11 = 0; __pyx_t_12 = 0; __pyx_t_13 = 0; __pyx_t_14 = 0; __pyx_t_15 = 0;
+      __pyx_lineno = __pyx_t_5; __pyx_clineno = __pyx_t_8; __pyx_filename = __pyx_t_9;
+      goto __pyx_L1_error;
+    }
+    __pyx_L3_return: {
+      __pyx_t_15 = __pyx_r;
+      __pyx_r = 0;
+      rd_kafka_topic_partition_list_destroy(__pyx_v_parts);
+      __pyx_r = __pyx_t_15;
+      __pyx_t_15 = 0;
+      goto __pyx_L0;
+    }
+  }
+
+  /* "onefold/connectors/kafka/bridge.pyx":322
+ *             rd_kafka_topic_partition_list_destroy(parts)
+ * 
+ *     def committed(self, str topic, int32_t partition, int timeout_ms):             # <<<<<<<<<<<<<<
+ *         """The group's (offset, metadata bytes) of a partition; the offset is negative when there is none.
+ * 
+*/
+
+  /* function exit code */
+  __pyx_L1_error:;
+  __Pyx_XDECREF(__pyx_t_1);
+  __Pyx_XDECREF(__pyx_t_6);
+  __Pyx_XDECREF(__pyx_t_7);
+  __Pyx_AddTraceback("onefold.connectors.kafka.bridge.Consumer.committed", __pyx_clineno, __pyx_lineno, __pyx_filename);
+  __pyx_r = NULL;
+  __pyx_L0:;
+
+
+
+  __Pyx_XGIVEREF(__pyx_r);
+  __Pyx_RefNannyFinishContext();
+  return __pyx_r;
+}
+
 /* "(tree fragment)":1
  * def __reduce_cython__(self):             # <<<<<<<<<<<<<<
  *     raise TypeError, "no default __reduce__ due to non-trivial __cinit__"
@@ -22297,15 +22707,15 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_4commit
 */
 
 /* Python wrapper */
-static PyObject *__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_7__reduce_cython__(PyObject *__pyx_v_self, 
+static PyObject *__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_9__reduce_cython__(PyObject *__pyx_v_self, 
 #if CYTHON_VECTORCALL
 PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 #else
 PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ); /*proto*/
-static PyMethodDef __pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Consumer_7__reduce_cython__ = {"__reduce_cython__", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_7__reduce_cython__, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0};
-static PyObject *__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_7__reduce_cython__(PyObject *__pyx_v_self, 
+static PyMethodDef __pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Consumer_9__reduce_cython__ = {"__reduce_cython__", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_9__reduce_cython__, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0};
+static PyObject *__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_9__reduce_cython__(PyObject *__pyx_v_self, 
 #if CYTHON_VECTORCALL
 PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 #else
@@ -22331,14 +22741,14 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   const Py_ssize_t __pyx_kwds_len = unlikely(__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
   if (unlikely(__pyx_kwds_len < 0)) return NULL;
   if (unlikely(__pyx_kwds_len > 0)) {__Pyx_RejectKeywords("__reduce_cython__", __pyx_kwds); return NULL;}
-  __pyx_r = __pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_6__reduce_cython__(((struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer *)__pyx_v_self));
+  __pyx_r = __pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_8__reduce_cython__(((struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer *)__pyx_v_self));
 
   /* function exit code */
   __Pyx_RefNannyFinishContext();
   return __pyx_r;
 }
 
-static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_6__reduce_cython__(CYTHON_UNUSED struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer *__pyx_v_self) {
+static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_8__reduce_cython__(CYTHON_UNUSED struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer *__pyx_v_self) {
   PyObject *__pyx_r = NULL;
   __Pyx_RefNannyDeclarations
   int __pyx_lineno = 0;
@@ -22378,15 +22788,15 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_6__redu
 */
 
 /* Python wrapper */
-static PyObject *__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_9__setstate_cython__(PyObject *__pyx_v_self, 
+static PyObject *__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_11__setstate_cython__(PyObject *__pyx_v_self, 
 #if CYTHON_VECTORCALL
 PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 #else
 PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ); /*proto*/
-static PyMethodDef __pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Consumer_9__setstate_cython__ = {"__setstate_cython__", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_9__setstate_cython__, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0};
-static PyObject *__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_9__setstate_cython__(PyObject *__pyx_v_self, 
+static PyMethodDef __pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Consumer_11__setstate_cython__ = {"__setstate_cython__", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_11__setstate_cython__, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0};
+static PyObject *__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_11__setstate_cython__(PyObject *__pyx_v_self, 
 #if CYTHON_VECTORCALL
 PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 #else
@@ -22452,7 +22862,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   __Pyx_RefNannyFinishContext();
   return NULL;
   __pyx_L4_argument_unpacking_done:;
-  __pyx_r = __pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_8__setstate_cython__(((struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer *)__pyx_v_self), __pyx_v___pyx_state);
+  __pyx_r = __pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_10__setstate_cython__(((struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer *)__pyx_v_self), __pyx_v___pyx_state);
 
   /* function exit code */
   for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
@@ -22462,7 +22872,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   return __pyx_r;
 }
 
-static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_8__setstate_cython__(CYTHON_UNUSED struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer *__pyx_v_self, CYTHON_UNUSED PyObject *__pyx_v___pyx_state) {
+static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_10__setstate_cython__(CYTHON_UNUSED struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer *__pyx_v_self, CYTHON_UNUSED PyObject *__pyx_v___pyx_state) {
   PyObject *__pyx_r = NULL;
   __Pyx_RefNannyDeclarations
   int __pyx_lineno = 0;
@@ -22494,7 +22904,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Consumer_8__sets
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":333
+/* "onefold/connectors/kafka/bridge.pyx":351
  *     cdef int32_t _partition
  * 
  *     cdef _open(self, Consumer consumer, bytes topic, int32_t partition, int wake):             # <<<<<<<<<<<<<<
@@ -22515,7 +22925,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__open(s
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_open", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":334
+  /* "onefold/connectors/kafka/bridge.pyx":352
  * 
  *     cdef _open(self, Consumer consumer, bytes topic, int32_t partition, int wake):
  *         self._consumer, self._topic, self._partition = consumer, topic, partition             # <<<<<<<<<<<<<<
@@ -22538,7 +22948,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__open(s
   __pyx_t_2 = 0;
   __pyx_v_self->_partition = __pyx_t_3;
 
-  /* "onefold/connectors/kafka/bridge.pyx":335
+  /* "onefold/connectors/kafka/bridge.pyx":353
  *     cdef _open(self, Consumer consumer, bytes topic, int32_t partition, int wake):
  *         self._consumer, self._topic, self._partition = consumer, topic, partition
  *         self._queue = rd_kafka_queue_get_partition(consumer._rk, topic, partition)             # <<<<<<<<<<<<<<
@@ -22547,13 +22957,13 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__open(s
 */
   if (unlikely(__pyx_v_topic == Py_None)) {
     PyErr_SetString(PyExc_TypeError, "expected bytes, NoneType found");
-    __PYX_ERR(0, 335, __pyx_L1_error)
+    __PYX_ERR(0, 353, __pyx_L1_error)
   }
-  __pyx_t_4 = __Pyx_PyBytes_AsString(__pyx_v_topic); if (unlikely((!__pyx_t_4) && PyErr_Occurred())) __PYX_ERR(0, 335, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyBytes_AsString(__pyx_v_topic); if (unlikely((!__pyx_t_4) && PyErr_Occurred())) __PYX_ERR(0, 353, __pyx_L1_error)
   __pyx_v_self->_queue = rd_kafka_queue_get_partition(__pyx_v_consumer->__pyx_base._rk, __pyx_t_4, __pyx_v_partition);
 
 
-  /* "onefold/connectors/kafka/bridge.pyx":336
+  /* "onefold/connectors/kafka/bridge.pyx":354
  *         self._consumer, self._topic, self._partition = consumer, topic, partition
  *         self._queue = rd_kafka_queue_get_partition(consumer._rk, topic, partition)
  *         if self._queue == NULL:             # <<<<<<<<<<<<<<
@@ -22565,23 +22975,23 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__open(s
   if (unlikely(__pyx_t_5)) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":337
+    /* "onefold/connectors/kafka/bridge.pyx":355
  *         self._queue = rd_kafka_queue_get_partition(consumer._rk, topic, partition)
  *         if self._queue == NULL:
  *             raise KafkaFault(-190, "_UNKNOWN_PARTITION", "the partition is not known")             # <<<<<<<<<<<<<<
  *         rd_kafka_queue_forward(self._queue, NULL)
  *         rd_kafka_queue_io_event_enable(self._queue, wake, <const void *>b"w", 1)
 */
-    __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_KafkaFault); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 337, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_KafkaFault); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 355, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
-    __pyx_t_1 = __Pyx_PyObject_Call(__pyx_t_2, __pyx_mstate_global->__pyx_tuple[2], NULL); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 337, __pyx_L1_error)
+    __pyx_t_1 = __Pyx_PyObject_Call(__pyx_t_2, __pyx_mstate_global->__pyx_tuple[2], NULL); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 355, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
     __Pyx_Raise(__pyx_t_1, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-    __PYX_ERR(0, 337, __pyx_L1_error)
+    __PYX_ERR(0, 355, __pyx_L1_error)
 
-    /* "onefold/connectors/kafka/bridge.pyx":336
+    /* "onefold/connectors/kafka/bridge.pyx":354
  *         self._consumer, self._topic, self._partition = consumer, topic, partition
  *         self._queue = rd_kafka_queue_get_partition(consumer._rk, topic, partition)
  *         if self._queue == NULL:             # <<<<<<<<<<<<<<
@@ -22590,7 +23000,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__open(s
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":338
+  /* "onefold/connectors/kafka/bridge.pyx":356
  *         if self._queue == NULL:
  *             raise KafkaFault(-190, "_UNKNOWN_PARTITION", "the partition is not known")
  *         rd_kafka_queue_forward(self._queue, NULL)             # <<<<<<<<<<<<<<
@@ -22599,7 +23009,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__open(s
 */
   rd_kafka_queue_forward(__pyx_v_self->_queue, NULL);
 
-  /* "onefold/connectors/kafka/bridge.pyx":339
+  /* "onefold/connectors/kafka/bridge.pyx":357
  *             raise KafkaFault(-190, "_UNKNOWN_PARTITION", "the partition is not known")
  *         rd_kafka_queue_forward(self._queue, NULL)
  *         rd_kafka_queue_io_event_enable(self._queue, wake, <const void *>b"w", 1)             # <<<<<<<<<<<<<<
@@ -22608,7 +23018,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__open(s
 */
   rd_kafka_queue_io_event_enable(__pyx_v_self->_queue, __pyx_v_wake, ((void const *)__pyx_mstate_global->__pyx_n_b_w), 1);
 
-  /* "onefold/connectors/kafka/bridge.pyx":340
+  /* "onefold/connectors/kafka/bridge.pyx":358
  *         rd_kafka_queue_forward(self._queue, NULL)
  *         rd_kafka_queue_io_event_enable(self._queue, wake, <const void *>b"w", 1)
  *         self._held = <rd_kafka_message_t **>malloc(HELD_MESSAGES * sizeof(rd_kafka_message_t *))             # <<<<<<<<<<<<<<
@@ -22617,7 +23027,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__open(s
 */
   __pyx_v_self->_held = ((rd_kafka_message_t **)malloc((__pyx_e_7onefold_10connectors_5kafka_6bridge_HELD_MESSAGES * (sizeof(rd_kafka_message_t *)))));
 
-  /* "onefold/connectors/kafka/bridge.pyx":341
+  /* "onefold/connectors/kafka/bridge.pyx":359
  *         rd_kafka_queue_io_event_enable(self._queue, wake, <const void *>b"w", 1)
  *         self._held = <rd_kafka_message_t **>malloc(HELD_MESSAGES * sizeof(rd_kafka_message_t *))
  *         if self._held == NULL:             # <<<<<<<<<<<<<<
@@ -22629,16 +23039,16 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__open(s
   if (unlikely(__pyx_t_5)) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":342
+    /* "onefold/connectors/kafka/bridge.pyx":360
  *         self._held = <rd_kafka_message_t **>malloc(HELD_MESSAGES * sizeof(rd_kafka_message_t *))
  *         if self._held == NULL:
  *             raise MemoryError             # <<<<<<<<<<<<<<
  * 
  *     def take(self, Py_ssize_t rows, int64_t size_bytes, bint with_headers):
 */
-    PyErr_NoMemory(); __PYX_ERR(0, 342, __pyx_L1_error)
+    PyErr_NoMemory(); __PYX_ERR(0, 360, __pyx_L1_error)
 
-    /* "onefold/connectors/kafka/bridge.pyx":341
+    /* "onefold/connectors/kafka/bridge.pyx":359
  *         rd_kafka_queue_io_event_enable(self._queue, wake, <const void *>b"w", 1)
  *         self._held = <rd_kafka_message_t **>malloc(HELD_MESSAGES * sizeof(rd_kafka_message_t *))
  *         if self._held == NULL:             # <<<<<<<<<<<<<<
@@ -22647,7 +23057,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__open(s
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":333
+  /* "onefold/connectors/kafka/bridge.pyx":351
  *     cdef int32_t _partition
  * 
  *     cdef _open(self, Consumer consumer, bytes topic, int32_t partition, int wake):             # <<<<<<<<<<<<<<
@@ -22669,7 +23079,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__open(s
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":344
+/* "onefold/connectors/kafka/bridge.pyx":362
  *             raise MemoryError
  * 
  *     def take(self, Py_ssize_t rows, int64_t size_bytes, bint with_headers):             # <<<<<<<<<<<<<<
@@ -22719,46 +23129,46 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_rows,&__pyx_mstate_global->__pyx_n_u_size_bytes,&__pyx_mstate_global->__pyx_n_u_with_headers,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 344, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 362, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  3:
         values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 344, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 362, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 344, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 362, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 344, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 362, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "take", 0) < (0)) __PYX_ERR(0, 344, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "take", 0) < (0)) __PYX_ERR(0, 362, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 3; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("take", 1, 3, 3, i); __PYX_ERR(0, 344, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("take", 1, 3, 3, i); __PYX_ERR(0, 362, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 3)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 344, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 362, __pyx_L3_error)
       values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 344, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 362, __pyx_L3_error)
       values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 344, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 362, __pyx_L3_error)
     }
-    __pyx_v_rows = __Pyx_PyIndex_AsSsize_t(values[0]); if (unlikely((__pyx_v_rows == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 344, __pyx_L3_error)
-    __pyx_v_size_bytes = __Pyx_PyLong_As_int64_t(values[1]); if (unlikely((__pyx_v_size_bytes == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 344, __pyx_L3_error)
-    __pyx_v_with_headers = __Pyx_PyObject_IsTrue(values[2]); if (unlikely((__pyx_v_with_headers == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 344, __pyx_L3_error)
+    __pyx_v_rows = __Pyx_PyIndex_AsSsize_t(values[0]); if (unlikely((__pyx_v_rows == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 362, __pyx_L3_error)
+    __pyx_v_size_bytes = __Pyx_PyLong_As_int64_t(values[1]); if (unlikely((__pyx_v_size_bytes == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 362, __pyx_L3_error)
+    __pyx_v_with_headers = __Pyx_PyObject_IsTrue(values[2]); if (unlikely((__pyx_v_with_headers == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 362, __pyx_L3_error)
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("take", 1, 3, 3, __pyx_nargs); __PYX_ERR(0, 344, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("take", 1, 3, 3, __pyx_nargs); __PYX_ERR(0, 362, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -22808,7 +23218,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("take", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":351
+  /* "onefold/connectors/kafka/bridge.pyx":369
  *         The end offset: everything before it was seen, and nothing was there. A fault ends what is given before it."""
  *         cdef Py_ssize_t last
  *         cdef int64_t size = 0             # <<<<<<<<<<<<<<
@@ -22817,7 +23227,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
 */
   __pyx_v_size = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":354
+  /* "onefold/connectors/kafka/bridge.pyx":372
  *         cdef ssize_t got
  *         cdef rd_kafka_message_t *message
  *         if self._first == self._count:             # <<<<<<<<<<<<<<
@@ -22829,7 +23239,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
   if (__pyx_t_1) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":355
+    /* "onefold/connectors/kafka/bridge.pyx":373
  *         cdef rd_kafka_message_t *message
  *         if self._first == self._count:
  *             self._first = self._count = 0             # <<<<<<<<<<<<<<
@@ -22839,7 +23249,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
     __pyx_v_self->_first = 0;
     __pyx_v_self->_count = 0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":356
+    /* "onefold/connectors/kafka/bridge.pyx":374
  *         if self._first == self._count:
  *             self._first = self._count = 0
  *             with nogil:             # <<<<<<<<<<<<<<
@@ -22852,7 +23262,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
         __Pyx_FastGIL_Remember();
         /*try:*/ {
 
-          /* "onefold/connectors/kafka/bridge.pyx":357
+          /* "onefold/connectors/kafka/bridge.pyx":375
  *             self._first = self._count = 0
  *             with nogil:
  *                 got = rd_kafka_consume_batch_queue(self._queue, 0, self._held, HELD_MESSAGES)             # <<<<<<<<<<<<<<
@@ -22862,7 +23272,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
           __pyx_v_got = rd_kafka_consume_batch_queue(__pyx_v_self->_queue, 0, __pyx_v_self->_held, __pyx_e_7onefold_10connectors_5kafka_6bridge_HELD_MESSAGES);
         }
 
-        /* "onefold/connectors/kafka/bridge.pyx":356
+        /* "onefold/connectors/kafka/bridge.pyx":374
  *         if self._first == self._count:
  *             self._first = self._count = 0
  *             with nogil:             # <<<<<<<<<<<<<<
@@ -22879,7 +23289,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
         }
     }
 
-    /* "onefold/connectors/kafka/bridge.pyx":358
+    /* "onefold/connectors/kafka/bridge.pyx":376
  *             with nogil:
  *                 got = rd_kafka_consume_batch_queue(self._queue, 0, self._held, HELD_MESSAGES)
  *             self._count = max(got, 0)             # <<<<<<<<<<<<<<
@@ -22903,7 +23313,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
     __pyx_v_self->_count = __pyx_t_4;
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":354
+    /* "onefold/connectors/kafka/bridge.pyx":372
  *         cdef ssize_t got
  *         cdef rd_kafka_message_t *message
  *         if self._first == self._count:             # <<<<<<<<<<<<<<
@@ -22912,7 +23322,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":359
+  /* "onefold/connectors/kafka/bridge.pyx":377
  *                 got = rd_kafka_consume_batch_queue(self._queue, 0, self._held, HELD_MESSAGES)
  *             self._count = max(got, 0)
  *         last = self._first             # <<<<<<<<<<<<<<
@@ -22923,7 +23333,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
 
   __pyx_v_last = __pyx_t_5;
 
-  /* "onefold/connectors/kafka/bridge.pyx":360
+  /* "onefold/connectors/kafka/bridge.pyx":378
  *             self._count = max(got, 0)
  *         last = self._first
  *         while last < self._count and last - self._first < rows and (size < size_bytes or last == self._first):             # <<<<<<<<<<<<<<
@@ -22970,7 +23380,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
 
     if (!__pyx_t_1) break;
 
-    /* "onefold/connectors/kafka/bridge.pyx":361
+    /* "onefold/connectors/kafka/bridge.pyx":379
  *         last = self._first
  *         while last < self._count and last - self._first < rows and (size < size_bytes or last == self._first):
  *             message = self._held[last]             # <<<<<<<<<<<<<<
@@ -22979,7 +23389,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
 */
     __pyx_v_message = (__pyx_v_self->_held[__pyx_v_last]);
 
-    /* "onefold/connectors/kafka/bridge.pyx":362
+    /* "onefold/connectors/kafka/bridge.pyx":380
  *         while last < self._count and last - self._first < rows and (size < size_bytes or last == self._first):
  *             message = self._held[last]
  *             if message.err:             # <<<<<<<<<<<<<<
@@ -22991,7 +23401,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
     if (__pyx_t_1) {
 
 
-      /* "onefold/connectors/kafka/bridge.pyx":363
+      /* "onefold/connectors/kafka/bridge.pyx":381
  *             message = self._held[last]
  *             if message.err:
  *                 break             # <<<<<<<<<<<<<<
@@ -23000,7 +23410,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
 */
       goto __pyx_L8_break;
 
-      /* "onefold/connectors/kafka/bridge.pyx":362
+      /* "onefold/connectors/kafka/bridge.pyx":380
  *         while last < self._count and last - self._first < rows and (size < size_bytes or last == self._first):
  *             message = self._held[last]
  *             if message.err:             # <<<<<<<<<<<<<<
@@ -23009,7 +23419,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
 */
     }
 
-    /* "onefold/connectors/kafka/bridge.pyx":364
+    /* "onefold/connectors/kafka/bridge.pyx":382
  *             if message.err:
  *                 break
  *             size += message.len + message.key_len             # <<<<<<<<<<<<<<
@@ -23018,7 +23428,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
 */
     __pyx_v_size = (__pyx_v_size + (__pyx_v_message->len + __pyx_v_message->key_len));
 
-    /* "onefold/connectors/kafka/bridge.pyx":365
+    /* "onefold/connectors/kafka/bridge.pyx":383
  *                 break
  *             size += message.len + message.key_len
  *             last += 1             # <<<<<<<<<<<<<<
@@ -23029,7 +23439,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
   }
   __pyx_L8_break:;
 
-  /* "onefold/connectors/kafka/bridge.pyx":366
+  /* "onefold/connectors/kafka/bridge.pyx":384
  *             size += message.len + message.key_len
  *             last += 1
  *         columns = self._gathered(last, with_headers) if last > self._first else None             # <<<<<<<<<<<<<<
@@ -23039,7 +23449,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
   __pyx_t_1 = (__pyx_v_last > __pyx_v_self->_first);
 
   if (__pyx_t_1) {
-    __pyx_t_8 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Partition *)__pyx_v_self->__pyx_vtab)->_gathered(__pyx_v_self, __pyx_v_last, __pyx_v_with_headers); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 366, __pyx_L1_error)
+    __pyx_t_8 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Partition *)__pyx_v_self->__pyx_vtab)->_gathered(__pyx_v_self, __pyx_v_last, __pyx_v_with_headers); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 384, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_8);
     __pyx_t_7 = __pyx_t_8;
     __pyx_t_8 = 0;
@@ -23051,7 +23461,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
   __pyx_v_columns = __pyx_t_7;
   __pyx_t_7 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":367
+  /* "onefold/connectors/kafka/bridge.pyx":385
  *             last += 1
  *         columns = self._gathered(last, with_headers) if last > self._first else None
  *         if self._first < self._count and self._held[self._first].err:             # <<<<<<<<<<<<<<
@@ -23077,14 +23487,14 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
   if (__pyx_t_1) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":368
+    /* "onefold/connectors/kafka/bridge.pyx":386
  *         columns = self._gathered(last, with_headers) if last > self._first else None
  *         if self._first < self._count and self._held[self._first].err:
  *             end, fault = self._ended()             # <<<<<<<<<<<<<<
  *             return columns, end, fault
  *         return columns, None, None
 */
-    __pyx_t_7 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Partition *)__pyx_v_self->__pyx_vtab)->_ended(__pyx_v_self); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 368, __pyx_L1_error)
+    __pyx_t_7 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Partition *)__pyx_v_self->__pyx_vtab)->_ended(__pyx_v_self); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 386, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_7);
     if ((likely(PyTuple_CheckExact(__pyx_t_7))) || (PyList_CheckExact(__pyx_t_7))) {
       PyObject* sequence = __pyx_t_7;
@@ -23092,7 +23502,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
       if (unlikely(size != 2)) {
         if (size > 2) __Pyx_RaiseTooManyValuesError(2);
         else if (size >= 0) __Pyx_RaiseNeedMoreValuesError(size);
-        __PYX_ERR(0, 368, __pyx_L1_error)
+        __PYX_ERR(0, 386, __pyx_L1_error)
       }
       #if CYTHON_ASSUME_SAFE_MACROS && !CYTHON_AVOID_BORROWED_REFS
       if (likely(PyTuple_CheckExact(sequence))) {
@@ -23102,22 +23512,22 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
         __Pyx_INCREF(__pyx_t_9);
       } else {
         __pyx_t_8 = __Pyx_PyList_GET_ITEM_REF(sequence, 0, __Pyx_ReferenceSharing_SharedReference);
-        if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 368, __pyx_L1_error)
+        if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 386, __pyx_L1_error)
         __Pyx_XGOTREF(__pyx_t_8);
         __pyx_t_9 = __Pyx_PyList_GET_ITEM_REF(sequence, 1, __Pyx_ReferenceSharing_SharedReference);
-        if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 368, __pyx_L1_error)
+        if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 386, __pyx_L1_error)
         __Pyx_XGOTREF(__pyx_t_9);
       }
       #else
-      __pyx_t_8 = __Pyx_PySequence_ITEM(sequence, 0); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 368, __pyx_L1_error)
+      __pyx_t_8 = __Pyx_PySequence_ITEM(sequence, 0); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 386, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_8);
-      __pyx_t_9 = __Pyx_PySequence_ITEM(sequence, 1); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 368, __pyx_L1_error)
+      __pyx_t_9 = __Pyx_PySequence_ITEM(sequence, 1); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 386, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_9);
       #endif
       __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
     } else {
       Py_ssize_t index = -1;
-      __pyx_t_10 = PyObject_GetIter(__pyx_t_7); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 368, __pyx_L1_error)
+      __pyx_t_10 = PyObject_GetIter(__pyx_t_7); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 386, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_10);
       __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
       __pyx_t_11 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_10);
@@ -23125,7 +23535,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
       __Pyx_GOTREF(__pyx_t_8);
       index = 1; __pyx_t_9 = __pyx_t_11(__pyx_t_10); if (unlikely(!__pyx_t_9)) goto __pyx_L17_unpacking_failed;
       __Pyx_GOTREF(__pyx_t_9);
-      if (__Pyx_IternextUnpackEndCheck(__pyx_t_11(__pyx_t_10), 2) < (0)) __PYX_ERR(0, 368, __pyx_L1_error)
+      if (__Pyx_IternextUnpackEndCheck(__pyx_t_11(__pyx_t_10), 2) < (0)) __PYX_ERR(0, 386, __pyx_L1_error)
       __pyx_t_11 = NULL;
       __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
       goto __pyx_L18_unpacking_done;
@@ -23133,7 +23543,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
       __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
       __pyx_t_11 = NULL;
       if (__Pyx_IterFinish() == 0) __Pyx_RaiseNeedMoreValuesError(index);
-      __PYX_ERR(0, 368, __pyx_L1_error)
+      __PYX_ERR(0, 386, __pyx_L1_error)
       __pyx_L18_unpacking_done:;
     }
     __pyx_v_end = __pyx_t_8;
@@ -23141,24 +23551,24 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
     __pyx_v_fault = __pyx_t_9;
     __pyx_t_9 = 0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":369
+    /* "onefold/connectors/kafka/bridge.pyx":387
  *         if self._first < self._count and self._held[self._first].err:
  *             end, fault = self._ended()
  *             return columns, end, fault             # <<<<<<<<<<<<<<
  *         return columns, None, None
  * 
 */
-    __pyx_t_7 = PyTuple_New(3); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 369, __pyx_L1_error)
+    __pyx_t_7 = PyTuple_New(3); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 387, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_7);
     __Pyx_INCREF(__pyx_v_columns);
     __Pyx_GIVEREF(__pyx_v_columns);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_7, 0, __pyx_v_columns) != (0)) __PYX_ERR(0, 369, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_7, 0, __pyx_v_columns) != (0)) __PYX_ERR(0, 387, __pyx_L1_error);
     __Pyx_INCREF(__pyx_v_end);
     __Pyx_GIVEREF(__pyx_v_end);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_7, 1, __pyx_v_end) != (0)) __PYX_ERR(0, 369, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_7, 1, __pyx_v_end) != (0)) __PYX_ERR(0, 387, __pyx_L1_error);
     __Pyx_INCREF(__pyx_v_fault);
     __Pyx_GIVEREF(__pyx_v_fault);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_7, 2, __pyx_v_fault) != (0)) __PYX_ERR(0, 369, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_7, 2, __pyx_v_fault) != (0)) __PYX_ERR(0, 387, __pyx_L1_error);
     {
       PyObject *__pyx_temp;
       {
@@ -23170,7 +23580,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
     __pyx_t_7 = 0;
     goto __pyx_L0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":367
+    /* "onefold/connectors/kafka/bridge.pyx":385
  *             last += 1
  *         columns = self._gathered(last, with_headers) if last > self._first else None
  *         if self._first < self._count and self._held[self._first].err:             # <<<<<<<<<<<<<<
@@ -23179,24 +23589,24 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":370
+  /* "onefold/connectors/kafka/bridge.pyx":388
  *             end, fault = self._ended()
  *             return columns, end, fault
  *         return columns, None, None             # <<<<<<<<<<<<<<
  * 
  *     cdef _ended(self):
 */
-  __pyx_t_7 = PyTuple_New(3); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 370, __pyx_L1_error)
+  __pyx_t_7 = PyTuple_New(3); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 388, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_7);
   __Pyx_INCREF(__pyx_v_columns);
   __Pyx_GIVEREF(__pyx_v_columns);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_7, 0, __pyx_v_columns) != (0)) __PYX_ERR(0, 370, __pyx_L1_error);
+  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_7, 0, __pyx_v_columns) != (0)) __PYX_ERR(0, 388, __pyx_L1_error);
   __Pyx_INCREF(Py_None);
   __Pyx_GIVEREF(Py_None);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_7, 1, Py_None) != (0)) __PYX_ERR(0, 370, __pyx_L1_error);
+  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_7, 1, Py_None) != (0)) __PYX_ERR(0, 388, __pyx_L1_error);
   __Pyx_INCREF(Py_None);
   __Pyx_GIVEREF(Py_None);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_7, 2, Py_None) != (0)) __PYX_ERR(0, 370, __pyx_L1_error);
+  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_7, 2, Py_None) != (0)) __PYX_ERR(0, 388, __pyx_L1_error);
   {
     PyObject *__pyx_temp;
     {
@@ -23208,7 +23618,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
   __pyx_t_7 = 0;
   goto __pyx_L0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":344
+  /* "onefold/connectors/kafka/bridge.pyx":362
  *             raise MemoryError
  * 
  *     def take(self, Py_ssize_t rows, int64_t size_bytes, bint with_headers):             # <<<<<<<<<<<<<<
@@ -23237,7 +23647,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_take(s
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":372
+/* "onefold/connectors/kafka/bridge.pyx":390
  *         return columns, None, None
  * 
  *     cdef _ended(self):             # <<<<<<<<<<<<<<
@@ -23263,7 +23673,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__ended(
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_ended", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":373
+  /* "onefold/connectors/kafka/bridge.pyx":391
  * 
  *     cdef _ended(self):
  *         cdef rd_kafka_message_t *message = self._held[self._first]             # <<<<<<<<<<<<<<
@@ -23272,7 +23682,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__ended(
 */
   __pyx_v_message = (__pyx_v_self->_held[__pyx_v_self->_first]);
 
-  /* "onefold/connectors/kafka/bridge.pyx":374
+  /* "onefold/connectors/kafka/bridge.pyx":392
  *     cdef _ended(self):
  *         cdef rd_kafka_message_t *message = self._held[self._first]
  *         self._first += 1             # <<<<<<<<<<<<<<
@@ -23281,7 +23691,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__ended(
 */
   __pyx_v_self->_first = (__pyx_v_self->_first + 1);
 
-  /* "onefold/connectors/kafka/bridge.pyx":375
+  /* "onefold/connectors/kafka/bridge.pyx":393
  *         cdef rd_kafka_message_t *message = self._held[self._first]
  *         self._first += 1
  *         cdef int64_t offset = message.offset             # <<<<<<<<<<<<<<
@@ -23292,7 +23702,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__ended(
 
   __pyx_v_offset = __pyx_t_1;
 
-  /* "onefold/connectors/kafka/bridge.pyx":376
+  /* "onefold/connectors/kafka/bridge.pyx":394
  *         self._first += 1
  *         cdef int64_t offset = message.offset
  *         cdef int code = message.err             # <<<<<<<<<<<<<<
@@ -23303,7 +23713,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__ended(
 
   __pyx_v_code = __pyx_t_2;
 
-  /* "onefold/connectors/kafka/bridge.pyx":377
+  /* "onefold/connectors/kafka/bridge.pyx":395
  *         cdef int64_t offset = message.offset
  *         cdef int code = message.err
  *         fault = None             # <<<<<<<<<<<<<<
@@ -23313,7 +23723,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__ended(
   __Pyx_INCREF(Py_None);
   __pyx_v_fault = Py_None;
 
-  /* "onefold/connectors/kafka/bridge.pyx":378
+  /* "onefold/connectors/kafka/bridge.pyx":396
  *         cdef int code = message.err
  *         fault = None
  *         if code != OF_PARTITION_EOF:             # <<<<<<<<<<<<<<
@@ -23325,31 +23735,31 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__ended(
   if (__pyx_t_3) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":379
+    /* "onefold/connectors/kafka/bridge.pyx":397
  *         fault = None
  *         if code != OF_PARTITION_EOF:
  *             fault = _fault_of(code)             # <<<<<<<<<<<<<<
  *             fault.text = _text(rd_kafka_message_errstr(message))
  *         rd_kafka_message_destroy(message)
 */
-    __pyx_t_4 = __pyx_f_7onefold_10connectors_5kafka_6bridge__fault_of(__pyx_v_code); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 379, __pyx_L1_error)
+    __pyx_t_4 = __pyx_f_7onefold_10connectors_5kafka_6bridge__fault_of(__pyx_v_code); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 397, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __Pyx_DECREF_SET(__pyx_v_fault, __pyx_t_4);
     __pyx_t_4 = 0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":380
+    /* "onefold/connectors/kafka/bridge.pyx":398
  *         if code != OF_PARTITION_EOF:
  *             fault = _fault_of(code)
  *             fault.text = _text(rd_kafka_message_errstr(message))             # <<<<<<<<<<<<<<
  *         rd_kafka_message_destroy(message)
  *         return (offset, None) if fault is None else (None, fault)
 */
-    __pyx_t_4 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(rd_kafka_message_errstr(__pyx_v_message)); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 380, __pyx_L1_error)
+    __pyx_t_4 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(rd_kafka_message_errstr(__pyx_v_message)); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 398, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    if (__Pyx_PyObject_SetAttrStr(__pyx_v_fault, __pyx_mstate_global->__pyx_n_u_text, __pyx_t_4) < (0)) __PYX_ERR(0, 380, __pyx_L1_error)
+    if (__Pyx_PyObject_SetAttrStr(__pyx_v_fault, __pyx_mstate_global->__pyx_n_u_text, __pyx_t_4) < (0)) __PYX_ERR(0, 398, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":378
+    /* "onefold/connectors/kafka/bridge.pyx":396
  *         cdef int code = message.err
  *         fault = None
  *         if code != OF_PARTITION_EOF:             # <<<<<<<<<<<<<<
@@ -23358,7 +23768,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__ended(
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":381
+  /* "onefold/connectors/kafka/bridge.pyx":399
  *             fault = _fault_of(code)
  *             fault.text = _text(rd_kafka_message_errstr(message))
  *         rd_kafka_message_destroy(message)             # <<<<<<<<<<<<<<
@@ -23367,7 +23777,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__ended(
 */
   rd_kafka_message_destroy(__pyx_v_message);
 
-  /* "onefold/connectors/kafka/bridge.pyx":382
+  /* "onefold/connectors/kafka/bridge.pyx":400
  *             fault.text = _text(rd_kafka_message_errstr(message))
  *         rd_kafka_message_destroy(message)
  *         return (offset, None) if fault is None else (None, fault)             # <<<<<<<<<<<<<<
@@ -23376,27 +23786,27 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__ended(
 */
   __pyx_t_3 = (__pyx_v_fault == Py_None);
   if (__pyx_t_3) {
-    __pyx_t_5 = __Pyx_PyLong_From_int64_t(__pyx_v_offset); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 382, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyLong_From_int64_t(__pyx_v_offset); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 400, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    __pyx_t_6 = PyTuple_New(2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 382, __pyx_L1_error)
+    __pyx_t_6 = PyTuple_New(2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 400, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
     __Pyx_GIVEREF(__pyx_t_5);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_6, 0, __pyx_t_5) != (0)) __PYX_ERR(0, 382, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_6, 0, __pyx_t_5) != (0)) __PYX_ERR(0, 400, __pyx_L1_error);
     __Pyx_INCREF(Py_None);
     __Pyx_GIVEREF(Py_None);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_6, 1, Py_None) != (0)) __PYX_ERR(0, 382, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_6, 1, Py_None) != (0)) __PYX_ERR(0, 400, __pyx_L1_error);
     __pyx_t_5 = 0;
     __pyx_t_4 = __pyx_t_6;
     __pyx_t_6 = 0;
   } else {
-    __pyx_t_6 = PyTuple_New(2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 382, __pyx_L1_error)
+    __pyx_t_6 = PyTuple_New(2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 400, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
     __Pyx_INCREF(Py_None);
     __Pyx_GIVEREF(Py_None);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_6, 0, Py_None) != (0)) __PYX_ERR(0, 382, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_6, 0, Py_None) != (0)) __PYX_ERR(0, 400, __pyx_L1_error);
     __Pyx_INCREF(__pyx_v_fault);
     __Pyx_GIVEREF(__pyx_v_fault);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_6, 1, __pyx_v_fault) != (0)) __PYX_ERR(0, 382, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_6, 1, __pyx_v_fault) != (0)) __PYX_ERR(0, 400, __pyx_L1_error);
     __pyx_t_4 = __pyx_t_6;
     __pyx_t_6 = 0;
   }
@@ -23412,7 +23822,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__ended(
   __pyx_t_4 = 0;
   goto __pyx_L0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":372
+  /* "onefold/connectors/kafka/bridge.pyx":390
  *         return columns, None, None
  * 
  *     cdef _ended(self):             # <<<<<<<<<<<<<<
@@ -23437,7 +23847,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__ended(
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":384
+/* "onefold/connectors/kafka/bridge.pyx":402
  *         return (offset, None) if fault is None else (None, fault)
  * 
  *     cdef _gathered(self, Py_ssize_t last, bint with_headers):             # <<<<<<<<<<<<<<
@@ -23482,7 +23892,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_gathered", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":385
+  /* "onefold/connectors/kafka/bridge.pyx":403
  * 
  *     cdef _gathered(self, Py_ssize_t last, bint with_headers):
  *         cdef Py_ssize_t first = self._first, count = last - first, number             # <<<<<<<<<<<<<<
@@ -23494,7 +23904,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
   __pyx_v_first = __pyx_t_1;
   __pyx_v_count = (__pyx_v_last - __pyx_v_first);
 
-  /* "onefold/connectors/kafka/bridge.pyx":386
+  /* "onefold/connectors/kafka/bridge.pyx":404
  *     cdef _gathered(self, Py_ssize_t last, bint with_headers):
  *         cdef Py_ssize_t first = self._first, count = last - first, number
  *         cdef rd_kafka_message_t **held = self._held             # <<<<<<<<<<<<<<
@@ -23505,7 +23915,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
 
   __pyx_v_held = __pyx_t_2;
 
-  /* "onefold/connectors/kafka/bridge.pyx":388
+  /* "onefold/connectors/kafka/bridge.pyx":406
  *         cdef rd_kafka_message_t **held = self._held
  *         cdef int kind
  *         offsets, times = np.empty(count, np.int64), np.empty(count, np.int64)             # <<<<<<<<<<<<<<
@@ -23513,16 +23923,16 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
  *         cdef int32_t leader_epoch = rd_kafka_message_leader_epoch(held[last - 1])
 */
   __pyx_t_4 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 388, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 406, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_empty); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 388, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_empty); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 406, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-  __pyx_t_5 = PyLong_FromSsize_t(__pyx_v_count); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 388, __pyx_L1_error)
+  __pyx_t_5 = PyLong_FromSsize_t(__pyx_v_count); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 406, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __Pyx_GetModuleGlobalName(__pyx_t_7, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 388, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_7, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 406, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_7);
-  __pyx_t_8 = __Pyx_PyObject_GetAttrStr(__pyx_t_7, __pyx_mstate_global->__pyx_n_u_int64); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 388, __pyx_L1_error)
+  __pyx_t_8 = __Pyx_PyObject_GetAttrStr(__pyx_t_7, __pyx_mstate_global->__pyx_n_u_int64); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 406, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_8);
   __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
   __pyx_t_9 = 1;
@@ -23544,20 +23954,20 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-    if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 388, __pyx_L1_error)
+    if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 406, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
   }
   __pyx_t_8 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 388, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 406, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_empty); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 388, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_empty); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 406, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-  __pyx_t_5 = PyLong_FromSsize_t(__pyx_v_count); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 388, __pyx_L1_error)
+  __pyx_t_5 = PyLong_FromSsize_t(__pyx_v_count); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 406, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __Pyx_GetModuleGlobalName(__pyx_t_7, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 388, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_7, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 406, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_7);
-  __pyx_t_10 = __Pyx_PyObject_GetAttrStr(__pyx_t_7, __pyx_mstate_global->__pyx_n_u_int64); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 388, __pyx_L1_error)
+  __pyx_t_10 = __Pyx_PyObject_GetAttrStr(__pyx_t_7, __pyx_mstate_global->__pyx_n_u_int64); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 406, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_10);
   __Pyx_DECREF(__pyx_t_7); __pyx_t_7 = 0;
   __pyx_t_9 = 1;
@@ -23579,7 +23989,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 388, __pyx_L1_error)
+    if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 406, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
   }
   __pyx_v_offsets = __pyx_t_3;
@@ -23587,23 +23997,23 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
   __pyx_v_times = __pyx_t_6;
   __pyx_t_6 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":389
+  /* "onefold/connectors/kafka/bridge.pyx":407
  *         cdef int kind
  *         offsets, times = np.empty(count, np.int64), np.empty(count, np.int64)
  *         cdef int64_t[::1] offset_of = offsets, time_of = times             # <<<<<<<<<<<<<<
  *         cdef int32_t leader_epoch = rd_kafka_message_leader_epoch(held[last - 1])
  *         with nogil:
 */
-  __pyx_t_11 = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_int64_t(__pyx_v_offsets, PyBUF_WRITABLE); if (unlikely(!__pyx_t_11.memview)) __PYX_ERR(0, 389, __pyx_L1_error)
+  __pyx_t_11 = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_int64_t(__pyx_v_offsets, PyBUF_WRITABLE); if (unlikely(!__pyx_t_11.memview)) __PYX_ERR(0, 407, __pyx_L1_error)
   __pyx_v_offset_of = __pyx_t_11;
   __pyx_t_11.memview = NULL;
   __pyx_t_11.data = NULL;
-  __pyx_t_11 = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_int64_t(__pyx_v_times, PyBUF_WRITABLE); if (unlikely(!__pyx_t_11.memview)) __PYX_ERR(0, 389, __pyx_L1_error)
+  __pyx_t_11 = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_int64_t(__pyx_v_times, PyBUF_WRITABLE); if (unlikely(!__pyx_t_11.memview)) __PYX_ERR(0, 407, __pyx_L1_error)
   __pyx_v_time_of = __pyx_t_11;
   __pyx_t_11.memview = NULL;
   __pyx_t_11.data = NULL;
 
-  /* "onefold/connectors/kafka/bridge.pyx":390
+  /* "onefold/connectors/kafka/bridge.pyx":408
  *         offsets, times = np.empty(count, np.int64), np.empty(count, np.int64)
  *         cdef int64_t[::1] offset_of = offsets, time_of = times
  *         cdef int32_t leader_epoch = rd_kafka_message_leader_epoch(held[last - 1])             # <<<<<<<<<<<<<<
@@ -23612,7 +24022,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
 */
   __pyx_v_leader_epoch = rd_kafka_message_leader_epoch((__pyx_v_held[(__pyx_v_last - 1)]));
 
-  /* "onefold/connectors/kafka/bridge.pyx":391
+  /* "onefold/connectors/kafka/bridge.pyx":409
  *         cdef int64_t[::1] offset_of = offsets, time_of = times
  *         cdef int32_t leader_epoch = rd_kafka_message_leader_epoch(held[last - 1])
  *         with nogil:             # <<<<<<<<<<<<<<
@@ -23625,7 +24035,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
       __Pyx_FastGIL_Remember();
       /*try:*/ {
 
-        /* "onefold/connectors/kafka/bridge.pyx":392
+        /* "onefold/connectors/kafka/bridge.pyx":410
  *         cdef int32_t leader_epoch = rd_kafka_message_leader_epoch(held[last - 1])
  *         with nogil:
  *             for number in range(count):             # <<<<<<<<<<<<<<
@@ -23639,7 +24049,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
         for (__pyx_t_13 = 0; __pyx_t_13 < __pyx_t_12; __pyx_t_13+=1) {
           __pyx_v_number = __pyx_t_13;
 
-          /* "onefold/connectors/kafka/bridge.pyx":393
+          /* "onefold/connectors/kafka/bridge.pyx":411
  *         with nogil:
  *             for number in range(count):
  *                 offset_of[number] = held[first + number].offset             # <<<<<<<<<<<<<<
@@ -23652,7 +24062,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
           *((int64_t *) ( /* dim=0 */ ((char *) (((int64_t *) __pyx_v_offset_of.data) + __pyx_t_15)) )) = __pyx_t_14;
 
 
-          /* "onefold/connectors/kafka/bridge.pyx":394
+          /* "onefold/connectors/kafka/bridge.pyx":412
  *             for number in range(count):
  *                 offset_of[number] = held[first + number].offset
  *                 time_of[number] = rd_kafka_message_timestamp(held[first + number], &kind)             # <<<<<<<<<<<<<<
@@ -23665,7 +24075,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
 
       }
 
-      /* "onefold/connectors/kafka/bridge.pyx":391
+      /* "onefold/connectors/kafka/bridge.pyx":409
  *         cdef int64_t[::1] offset_of = offsets, time_of = times
  *         cdef int32_t leader_epoch = rd_kafka_message_leader_epoch(held[last - 1])
  *         with nogil:             # <<<<<<<<<<<<<<
@@ -23682,31 +24092,31 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
       }
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":395
+  /* "onefold/connectors/kafka/bridge.pyx":413
  *                 offset_of[number] = held[first + number].offset
  *                 time_of[number] = rd_kafka_message_timestamp(held[first + number], &kind)
  *         values = _column(held + first, count, False)             # <<<<<<<<<<<<<<
  *         keys = _column(held + first, count, True)
  *         headers = [_headers(held[first + number]) for number in range(count)] if with_headers else None
 */
-  __pyx_t_6 = __pyx_f_7onefold_10connectors_5kafka_6bridge__column((__pyx_v_held + __pyx_v_first), __pyx_v_count, 0); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 395, __pyx_L1_error)
+  __pyx_t_6 = __pyx_f_7onefold_10connectors_5kafka_6bridge__column((__pyx_v_held + __pyx_v_first), __pyx_v_count, 0); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 413, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __pyx_v_values = __pyx_t_6;
   __pyx_t_6 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":396
+  /* "onefold/connectors/kafka/bridge.pyx":414
  *                 time_of[number] = rd_kafka_message_timestamp(held[first + number], &kind)
  *         values = _column(held + first, count, False)
  *         keys = _column(held + first, count, True)             # <<<<<<<<<<<<<<
  *         headers = [_headers(held[first + number]) for number in range(count)] if with_headers else None
  *         with nogil:
 */
-  __pyx_t_6 = __pyx_f_7onefold_10connectors_5kafka_6bridge__column((__pyx_v_held + __pyx_v_first), __pyx_v_count, 1); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 396, __pyx_L1_error)
+  __pyx_t_6 = __pyx_f_7onefold_10connectors_5kafka_6bridge__column((__pyx_v_held + __pyx_v_first), __pyx_v_count, 1); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 414, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __pyx_v_keys = __pyx_t_6;
   __pyx_t_6 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":397
+  /* "onefold/connectors/kafka/bridge.pyx":415
  *         values = _column(held + first, count, False)
  *         keys = _column(held + first, count, True)
  *         headers = [_headers(held[first + number]) for number in range(count)] if with_headers else None             # <<<<<<<<<<<<<<
@@ -23715,7 +24125,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
 */
   if (__pyx_v_with_headers) {
     { /* enter inner scope */
-      __pyx_t_3 = PyList_New(0); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 397, __pyx_L1_error)
+      __pyx_t_3 = PyList_New(0); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 415, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_3);
 
       __pyx_t_1 = __pyx_v_count;
@@ -23723,10 +24133,10 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
 
       for (__pyx_t_13 = 0; __pyx_t_13 < __pyx_t_12; __pyx_t_13+=1) {
         __pyx_7genexpr__pyx_v_number = __pyx_t_13;
-        __pyx_t_4 = __pyx_f_7onefold_10connectors_5kafka_6bridge__headers((__pyx_v_held[(__pyx_v_first + __pyx_7genexpr__pyx_v_number)])); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 397, __pyx_L1_error)
+        __pyx_t_4 = __pyx_f_7onefold_10connectors_5kafka_6bridge__headers((__pyx_v_held[(__pyx_v_first + __pyx_7genexpr__pyx_v_number)])); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 415, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_4);
         __Pyx_GIVEREF(__pyx_t_4);
-        if (unlikely(__Pyx_ListComp_AppendAndDecref(__pyx_t_3, __pyx_t_4))) __PYX_ERR(0, 397, __pyx_L1_error)
+        if (unlikely(__Pyx_ListComp_AppendAndDecref(__pyx_t_3, __pyx_t_4))) __PYX_ERR(0, 415, __pyx_L1_error)
         __pyx_t_4 = 0;
       }
 
@@ -23740,7 +24150,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
   __pyx_v_headers = __pyx_t_6;
   __pyx_t_6 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":398
+  /* "onefold/connectors/kafka/bridge.pyx":416
  *         keys = _column(held + first, count, True)
  *         headers = [_headers(held[first + number]) for number in range(count)] if with_headers else None
  *         with nogil:             # <<<<<<<<<<<<<<
@@ -23753,7 +24163,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
       __Pyx_FastGIL_Remember();
       /*try:*/ {
 
-        /* "onefold/connectors/kafka/bridge.pyx":399
+        /* "onefold/connectors/kafka/bridge.pyx":417
  *         headers = [_headers(held[first + number]) for number in range(count)] if with_headers else None
  *         with nogil:
  *             for number in range(count):             # <<<<<<<<<<<<<<
@@ -23767,7 +24177,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
         for (__pyx_t_13 = 0; __pyx_t_13 < __pyx_t_12; __pyx_t_13+=1) {
           __pyx_v_number = __pyx_t_13;
 
-          /* "onefold/connectors/kafka/bridge.pyx":400
+          /* "onefold/connectors/kafka/bridge.pyx":418
  *         with nogil:
  *             for number in range(count):
  *                 rd_kafka_message_destroy(held[first + number])             # <<<<<<<<<<<<<<
@@ -23779,7 +24189,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
 
       }
 
-      /* "onefold/connectors/kafka/bridge.pyx":398
+      /* "onefold/connectors/kafka/bridge.pyx":416
  *         keys = _column(held + first, count, True)
  *         headers = [_headers(held[first + number]) for number in range(count)] if with_headers else None
  *         with nogil:             # <<<<<<<<<<<<<<
@@ -23796,7 +24206,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
       }
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":401
+  /* "onefold/connectors/kafka/bridge.pyx":419
  *             for number in range(count):
  *                 rd_kafka_message_destroy(held[first + number])
  *         self._first = last             # <<<<<<<<<<<<<<
@@ -23805,34 +24215,34 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
 */
   __pyx_v_self->_first = __pyx_v_last;
 
-  /* "onefold/connectors/kafka/bridge.pyx":402
+  /* "onefold/connectors/kafka/bridge.pyx":420
  *                 rd_kafka_message_destroy(held[first + number])
  *         self._first = last
  *         return values, keys, offsets, times, headers, leader_epoch             # <<<<<<<<<<<<<<
  * 
  *     def end(self):
 */
-  __pyx_t_6 = __Pyx_PyLong_From_int32_t(__pyx_v_leader_epoch); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 402, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyLong_From_int32_t(__pyx_v_leader_epoch); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 420, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
-  __pyx_t_3 = PyTuple_New(6); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 402, __pyx_L1_error)
+  __pyx_t_3 = PyTuple_New(6); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 420, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
   __Pyx_INCREF(__pyx_v_values);
   __Pyx_GIVEREF(__pyx_v_values);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 0, __pyx_v_values) != (0)) __PYX_ERR(0, 402, __pyx_L1_error);
+  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 0, __pyx_v_values) != (0)) __PYX_ERR(0, 420, __pyx_L1_error);
   __Pyx_INCREF(__pyx_v_keys);
   __Pyx_GIVEREF(__pyx_v_keys);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 1, __pyx_v_keys) != (0)) __PYX_ERR(0, 402, __pyx_L1_error);
+  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 1, __pyx_v_keys) != (0)) __PYX_ERR(0, 420, __pyx_L1_error);
   __Pyx_INCREF(__pyx_v_offsets);
   __Pyx_GIVEREF(__pyx_v_offsets);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 2, __pyx_v_offsets) != (0)) __PYX_ERR(0, 402, __pyx_L1_error);
+  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 2, __pyx_v_offsets) != (0)) __PYX_ERR(0, 420, __pyx_L1_error);
   __Pyx_INCREF(__pyx_v_times);
   __Pyx_GIVEREF(__pyx_v_times);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 3, __pyx_v_times) != (0)) __PYX_ERR(0, 402, __pyx_L1_error);
+  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 3, __pyx_v_times) != (0)) __PYX_ERR(0, 420, __pyx_L1_error);
   __Pyx_INCREF(__pyx_v_headers);
   __Pyx_GIVEREF(__pyx_v_headers);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 4, __pyx_v_headers) != (0)) __PYX_ERR(0, 402, __pyx_L1_error);
+  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 4, __pyx_v_headers) != (0)) __PYX_ERR(0, 420, __pyx_L1_error);
   __Pyx_GIVEREF(__pyx_t_6);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 5, __pyx_t_6) != (0)) __PYX_ERR(0, 402, __pyx_L1_error);
+  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 5, __pyx_t_6) != (0)) __PYX_ERR(0, 420, __pyx_L1_error);
   __pyx_t_6 = 0;
   {
     PyObject *__pyx_temp;
@@ -23845,7 +24255,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
   __pyx_t_3 = 0;
   goto __pyx_L0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":384
+  /* "onefold/connectors/kafka/bridge.pyx":402
  *         return (offset, None) if fault is None else (None, fault)
  * 
  *     cdef _gathered(self, Py_ssize_t last, bint with_headers):             # <<<<<<<<<<<<<<
@@ -23885,7 +24295,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gather
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":404
+/* "onefold/connectors/kafka/bridge.pyx":422
  *         return values, keys, offsets, times, headers, leader_epoch
  * 
  *     def end(self):             # <<<<<<<<<<<<<<
@@ -23950,7 +24360,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_2end(s
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("end", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":406
+  /* "onefold/connectors/kafka/bridge.pyx":424
  *     def end(self):
  *         """The cached (low, high) offsets, -1001 where unknown; high is the last stable offset under read_committed."""
  *         cdef int64_t low = -1001, high = -1001             # <<<<<<<<<<<<<<
@@ -23960,7 +24370,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_2end(s
   __pyx_v_low = -1001L;
   __pyx_v_high = -1001L;
 
-  /* "onefold/connectors/kafka/bridge.pyx":407
+  /* "onefold/connectors/kafka/bridge.pyx":425
  *         """The cached (low, high) offsets, -1001 where unknown; high is the last stable offset under read_committed."""
  *         cdef int64_t low = -1001, high = -1001
  *         rd_kafka_get_watermark_offsets(self._consumer._rk, self._topic, self._partition, &low, &high)             # <<<<<<<<<<<<<<
@@ -23969,29 +24379,29 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_2end(s
 */
   if (unlikely(__pyx_v_self->_topic == Py_None)) {
     PyErr_SetString(PyExc_TypeError, "expected bytes, NoneType found");
-    __PYX_ERR(0, 407, __pyx_L1_error)
+    __PYX_ERR(0, 425, __pyx_L1_error)
   }
-  __pyx_t_1 = __Pyx_PyBytes_AsString(__pyx_v_self->_topic); if (unlikely((!__pyx_t_1) && PyErr_Occurred())) __PYX_ERR(0, 407, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyBytes_AsString(__pyx_v_self->_topic); if (unlikely((!__pyx_t_1) && PyErr_Occurred())) __PYX_ERR(0, 425, __pyx_L1_error)
   (void)(rd_kafka_get_watermark_offsets(__pyx_v_self->_consumer->__pyx_base._rk, __pyx_t_1, __pyx_v_self->_partition, (&__pyx_v_low), (&__pyx_v_high)));
 
 
-  /* "onefold/connectors/kafka/bridge.pyx":408
+  /* "onefold/connectors/kafka/bridge.pyx":426
  *         cdef int64_t low = -1001, high = -1001
  *         rd_kafka_get_watermark_offsets(self._consumer._rk, self._topic, self._partition, &low, &high)
  *         return low, high             # <<<<<<<<<<<<<<
  * 
  *     def detach(self):
 */
-  __pyx_t_2 = __Pyx_PyLong_From_int64_t(__pyx_v_low); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 408, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyLong_From_int64_t(__pyx_v_low); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 426, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
-  __pyx_t_3 = __Pyx_PyLong_From_int64_t(__pyx_v_high); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 408, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyLong_From_int64_t(__pyx_v_high); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 426, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
-  __pyx_t_4 = PyTuple_New(2); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 408, __pyx_L1_error)
+  __pyx_t_4 = PyTuple_New(2); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 426, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
   __Pyx_GIVEREF(__pyx_t_2);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_4, 0, __pyx_t_2) != (0)) __PYX_ERR(0, 408, __pyx_L1_error);
+  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_4, 0, __pyx_t_2) != (0)) __PYX_ERR(0, 426, __pyx_L1_error);
   __Pyx_GIVEREF(__pyx_t_3);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_4, 1, __pyx_t_3) != (0)) __PYX_ERR(0, 408, __pyx_L1_error);
+  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_4, 1, __pyx_t_3) != (0)) __PYX_ERR(0, 426, __pyx_L1_error);
   __pyx_t_2 = 0;
   __pyx_t_3 = 0;
   {
@@ -24005,7 +24415,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_2end(s
   __pyx_t_4 = 0;
   goto __pyx_L0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":404
+  /* "onefold/connectors/kafka/bridge.pyx":422
  *         return values, keys, offsets, times, headers, leader_epoch
  * 
  *     def end(self):             # <<<<<<<<<<<<<<
@@ -24028,7 +24438,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_2end(s
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":410
+/* "onefold/connectors/kafka/bridge.pyx":428
  *         return low, high
  * 
  *     def detach(self):             # <<<<<<<<<<<<<<
@@ -24093,18 +24503,18 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_4detac
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("detach", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":414
+  /* "onefold/connectors/kafka/bridge.pyx":432
  *         cdef rd_kafka_topic_partition_list_t *parts
  *         cdef rd_kafka_error_t *error
  *         self._drop()             # <<<<<<<<<<<<<<
  *         if self._consumer is not None and self._consumer._rk != NULL:
  *             parts = rd_kafka_topic_partition_list_new(1)
 */
-  __pyx_t_1 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Partition *)__pyx_v_self->__pyx_vtab)->_drop(__pyx_v_self); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 414, __pyx_L1_error)
+  __pyx_t_1 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Partition *)__pyx_v_self->__pyx_vtab)->_drop(__pyx_v_self); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 432, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":415
+  /* "onefold/connectors/kafka/bridge.pyx":433
  *         cdef rd_kafka_error_t *error
  *         self._drop()
  *         if self._consumer is not None and self._consumer._rk != NULL:             # <<<<<<<<<<<<<<
@@ -24129,7 +24539,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_4detac
   if (__pyx_t_2) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":416
+    /* "onefold/connectors/kafka/bridge.pyx":434
  *         self._drop()
  *         if self._consumer is not None and self._consumer._rk != NULL:
  *             parts = rd_kafka_topic_partition_list_new(1)             # <<<<<<<<<<<<<<
@@ -24138,7 +24548,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_4detac
 */
     __pyx_v_parts = rd_kafka_topic_partition_list_new(1);
 
-    /* "onefold/connectors/kafka/bridge.pyx":417
+    /* "onefold/connectors/kafka/bridge.pyx":435
  *         if self._consumer is not None and self._consumer._rk != NULL:
  *             parts = rd_kafka_topic_partition_list_new(1)
  *             rd_kafka_topic_partition_list_add(parts, self._topic, self._partition)             # <<<<<<<<<<<<<<
@@ -24147,13 +24557,13 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_4detac
 */
     if (unlikely(__pyx_v_self->_topic == Py_None)) {
       PyErr_SetString(PyExc_TypeError, "expected bytes, NoneType found");
-      __PYX_ERR(0, 417, __pyx_L1_error)
+      __PYX_ERR(0, 435, __pyx_L1_error)
     }
-    __pyx_t_4 = __Pyx_PyBytes_AsString(__pyx_v_self->_topic); if (unlikely((!__pyx_t_4) && PyErr_Occurred())) __PYX_ERR(0, 417, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyBytes_AsString(__pyx_v_self->_topic); if (unlikely((!__pyx_t_4) && PyErr_Occurred())) __PYX_ERR(0, 435, __pyx_L1_error)
     (void)(rd_kafka_topic_partition_list_add(__pyx_v_parts, __pyx_t_4, __pyx_v_self->_partition));
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":418
+    /* "onefold/connectors/kafka/bridge.pyx":436
  *             parts = rd_kafka_topic_partition_list_new(1)
  *             rd_kafka_topic_partition_list_add(parts, self._topic, self._partition)
  *             with nogil:             # <<<<<<<<<<<<<<
@@ -24166,7 +24576,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_4detac
         __Pyx_FastGIL_Remember();
         /*try:*/ {
 
-          /* "onefold/connectors/kafka/bridge.pyx":419
+          /* "onefold/connectors/kafka/bridge.pyx":437
  *             rd_kafka_topic_partition_list_add(parts, self._topic, self._partition)
  *             with nogil:
  *                 error = rd_kafka_incremental_unassign(self._consumer._rk, parts)             # <<<<<<<<<<<<<<
@@ -24175,7 +24585,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_4detac
 */
           __pyx_v_error = rd_kafka_incremental_unassign(__pyx_v_self->_consumer->__pyx_base._rk, __pyx_v_parts);
 
-          /* "onefold/connectors/kafka/bridge.pyx":420
+          /* "onefold/connectors/kafka/bridge.pyx":438
  *             with nogil:
  *                 error = rd_kafka_incremental_unassign(self._consumer._rk, parts)
  *                 rd_kafka_topic_partition_list_destroy(parts)             # <<<<<<<<<<<<<<
@@ -24185,7 +24595,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_4detac
           rd_kafka_topic_partition_list_destroy(__pyx_v_parts);
         }
 
-        /* "onefold/connectors/kafka/bridge.pyx":418
+        /* "onefold/connectors/kafka/bridge.pyx":436
  *             parts = rd_kafka_topic_partition_list_new(1)
  *             rd_kafka_topic_partition_list_add(parts, self._topic, self._partition)
  *             with nogil:             # <<<<<<<<<<<<<<
@@ -24202,7 +24612,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_4detac
         }
     }
 
-    /* "onefold/connectors/kafka/bridge.pyx":421
+    /* "onefold/connectors/kafka/bridge.pyx":439
  *                 error = rd_kafka_incremental_unassign(self._consumer._rk, parts)
  *                 rd_kafka_topic_partition_list_destroy(parts)
  *             if error != NULL:             # <<<<<<<<<<<<<<
@@ -24214,7 +24624,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_4detac
     if (__pyx_t_2) {
 
 
-      /* "onefold/connectors/kafka/bridge.pyx":422
+      /* "onefold/connectors/kafka/bridge.pyx":440
  *                 rd_kafka_topic_partition_list_destroy(parts)
  *             if error != NULL:
  *                 rd_kafka_error_destroy(error)             # <<<<<<<<<<<<<<
@@ -24223,7 +24633,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_4detac
 */
       rd_kafka_error_destroy(__pyx_v_error);
 
-      /* "onefold/connectors/kafka/bridge.pyx":421
+      /* "onefold/connectors/kafka/bridge.pyx":439
  *                 error = rd_kafka_incremental_unassign(self._consumer._rk, parts)
  *                 rd_kafka_topic_partition_list_destroy(parts)
  *             if error != NULL:             # <<<<<<<<<<<<<<
@@ -24232,7 +24642,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_4detac
 */
     }
 
-    /* "onefold/connectors/kafka/bridge.pyx":415
+    /* "onefold/connectors/kafka/bridge.pyx":433
  *         cdef rd_kafka_error_t *error
  *         self._drop()
  *         if self._consumer is not None and self._consumer._rk != NULL:             # <<<<<<<<<<<<<<
@@ -24241,7 +24651,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_4detac
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":423
+  /* "onefold/connectors/kafka/bridge.pyx":441
  *             if error != NULL:
  *                 rd_kafka_error_destroy(error)
  *         self._consumer = None             # <<<<<<<<<<<<<<
@@ -24253,7 +24663,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_4detac
   __Pyx_GOTREF((PyObject *)__pyx_v_self->_consumer);
   __Pyx_DECREF_SET(__pyx_v_self->_consumer, ((struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Consumer *)Py_None));
 
-  /* "onefold/connectors/kafka/bridge.pyx":410
+  /* "onefold/connectors/kafka/bridge.pyx":428
  *         return low, high
  * 
  *     def detach(self):             # <<<<<<<<<<<<<<
@@ -24276,7 +24686,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_4detac
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":425
+/* "onefold/connectors/kafka/bridge.pyx":443
  *         self._consumer = None
  * 
  *     cdef _drop(self):             # <<<<<<<<<<<<<<
@@ -24290,7 +24700,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__drop(s
   int __pyx_t_1;
   __Pyx_RefNannySetupContext("_drop", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":426
+  /* "onefold/connectors/kafka/bridge.pyx":444
  * 
  *     cdef _drop(self):
  *         while self._first < self._count:             # <<<<<<<<<<<<<<
@@ -24303,7 +24713,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__drop(s
 
     if (!__pyx_t_1) break;
 
-    /* "onefold/connectors/kafka/bridge.pyx":427
+    /* "onefold/connectors/kafka/bridge.pyx":445
  *     cdef _drop(self):
  *         while self._first < self._count:
  *             rd_kafka_message_destroy(self._held[self._first])             # <<<<<<<<<<<<<<
@@ -24312,7 +24722,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__drop(s
 */
     rd_kafka_message_destroy((__pyx_v_self->_held[__pyx_v_self->_first]));
 
-    /* "onefold/connectors/kafka/bridge.pyx":428
+    /* "onefold/connectors/kafka/bridge.pyx":446
  *         while self._first < self._count:
  *             rd_kafka_message_destroy(self._held[self._first])
  *             self._first += 1             # <<<<<<<<<<<<<<
@@ -24322,7 +24732,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__drop(s
     __pyx_v_self->_first = (__pyx_v_self->_first + 1);
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":429
+  /* "onefold/connectors/kafka/bridge.pyx":447
  *             rd_kafka_message_destroy(self._held[self._first])
  *             self._first += 1
  *         if self._queue != NULL:             # <<<<<<<<<<<<<<
@@ -24334,7 +24744,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__drop(s
   if (__pyx_t_1) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":430
+    /* "onefold/connectors/kafka/bridge.pyx":448
  *             self._first += 1
  *         if self._queue != NULL:
  *             rd_kafka_queue_destroy(self._queue)             # <<<<<<<<<<<<<<
@@ -24343,7 +24753,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__drop(s
 */
     rd_kafka_queue_destroy(__pyx_v_self->_queue);
 
-    /* "onefold/connectors/kafka/bridge.pyx":431
+    /* "onefold/connectors/kafka/bridge.pyx":449
  *         if self._queue != NULL:
  *             rd_kafka_queue_destroy(self._queue)
  *             self._queue = NULL             # <<<<<<<<<<<<<<
@@ -24352,7 +24762,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__drop(s
 */
     __pyx_v_self->_queue = NULL;
 
-    /* "onefold/connectors/kafka/bridge.pyx":429
+    /* "onefold/connectors/kafka/bridge.pyx":447
  *             rd_kafka_message_destroy(self._held[self._first])
  *             self._first += 1
  *         if self._queue != NULL:             # <<<<<<<<<<<<<<
@@ -24361,7 +24771,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__drop(s
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":425
+  /* "onefold/connectors/kafka/bridge.pyx":443
  *         self._consumer = None
  * 
  *     cdef _drop(self):             # <<<<<<<<<<<<<<
@@ -24376,7 +24786,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__drop(s
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":433
+/* "onefold/connectors/kafka/bridge.pyx":451
  *             self._queue = NULL
  * 
  *     def __dealloc__(self):             # <<<<<<<<<<<<<<
@@ -24405,18 +24815,18 @@ static void __pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_6__dealloc_
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__dealloc__", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":434
+  /* "onefold/connectors/kafka/bridge.pyx":452
  * 
  *     def __dealloc__(self):
  *         self._drop()             # <<<<<<<<<<<<<<
  *         free(self._held)
  * 
 */
-  __pyx_t_1 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Partition *)__pyx_v_self->__pyx_vtab)->_drop(__pyx_v_self); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 434, __pyx_L1_error)
+  __pyx_t_1 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Partition *)__pyx_v_self->__pyx_vtab)->_drop(__pyx_v_self); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 452, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":435
+  /* "onefold/connectors/kafka/bridge.pyx":453
  *     def __dealloc__(self):
  *         self._drop()
  *         free(self._held)             # <<<<<<<<<<<<<<
@@ -24425,7 +24835,7 @@ static void __pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_6__dealloc_
 */
   free(__pyx_v_self->_held);
 
-  /* "onefold/connectors/kafka/bridge.pyx":433
+  /* "onefold/connectors/kafka/bridge.pyx":451
  *             self._queue = NULL
  * 
  *     def __dealloc__(self):             # <<<<<<<<<<<<<<
@@ -24647,7 +25057,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_9Partition_10__se
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":438
+/* "onefold/connectors/kafka/bridge.pyx":456
  * 
  * 
  * cdef _column(rd_kafka_message_t **messages, Py_ssize_t count, bint is_key):             # <<<<<<<<<<<<<<
@@ -24695,7 +25105,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_column", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":440
+  /* "onefold/connectors/kafka/bridge.pyx":458
  * cdef _column(rd_kafka_message_t **messages, Py_ssize_t count, bint is_key):
  *     """Payloads or keys as one large_binary array."""
  *     cdef int64_t total = 0, nulls = 0             # <<<<<<<<<<<<<<
@@ -24705,7 +25115,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
   __pyx_v_total = 0;
   __pyx_v_nulls = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":443
+  /* "onefold/connectors/kafka/bridge.pyx":461
  *     cdef Py_ssize_t number
  *     cdef rd_kafka_message_t *message
  *     bounds = np.empty(count + 1, np.int64)             # <<<<<<<<<<<<<<
@@ -24713,16 +25123,16 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
  *     cdef const void *source
 */
   __pyx_t_2 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 443, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 461, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
-  __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_empty); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 443, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_empty); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 461, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
   __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-  __pyx_t_3 = PyLong_FromSsize_t((__pyx_v_count + 1)); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 443, __pyx_L1_error)
+  __pyx_t_3 = PyLong_FromSsize_t((__pyx_v_count + 1)); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 461, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
-  __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 443, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 461, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_int64); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 443, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_int64); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 461, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __pyx_t_7 = 1;
@@ -24744,25 +25154,25 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 443, __pyx_L1_error)
+    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 461, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
   }
   __pyx_v_bounds = __pyx_t_1;
   __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":444
+  /* "onefold/connectors/kafka/bridge.pyx":462
  *     cdef rd_kafka_message_t *message
  *     bounds = np.empty(count + 1, np.int64)
  *     cdef int64_t[::1] bound = bounds             # <<<<<<<<<<<<<<
  *     cdef const void *source
  *     with nogil:
 */
-  __pyx_t_8 = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_int64_t(__pyx_v_bounds, PyBUF_WRITABLE); if (unlikely(!__pyx_t_8.memview)) __PYX_ERR(0, 444, __pyx_L1_error)
+  __pyx_t_8 = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_int64_t(__pyx_v_bounds, PyBUF_WRITABLE); if (unlikely(!__pyx_t_8.memview)) __PYX_ERR(0, 462, __pyx_L1_error)
   __pyx_v_bound = __pyx_t_8;
   __pyx_t_8.memview = NULL;
   __pyx_t_8.data = NULL;
 
-  /* "onefold/connectors/kafka/bridge.pyx":446
+  /* "onefold/connectors/kafka/bridge.pyx":464
  *     cdef int64_t[::1] bound = bounds
  *     cdef const void *source
  *     with nogil:             # <<<<<<<<<<<<<<
@@ -24775,7 +25185,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
       __Pyx_FastGIL_Remember();
       /*try:*/ {
 
-        /* "onefold/connectors/kafka/bridge.pyx":447
+        /* "onefold/connectors/kafka/bridge.pyx":465
  *     cdef const void *source
  *     with nogil:
  *         for number in range(count):             # <<<<<<<<<<<<<<
@@ -24789,7 +25199,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
         for (__pyx_t_11 = 0; __pyx_t_11 < __pyx_t_10; __pyx_t_11+=1) {
           __pyx_v_number = __pyx_t_11;
 
-          /* "onefold/connectors/kafka/bridge.pyx":448
+          /* "onefold/connectors/kafka/bridge.pyx":466
  *     with nogil:
  *         for number in range(count):
  *             message = messages[number]             # <<<<<<<<<<<<<<
@@ -24798,7 +25208,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
 */
           __pyx_v_message = (__pyx_v_messages[__pyx_v_number]);
 
-          /* "onefold/connectors/kafka/bridge.pyx":449
+          /* "onefold/connectors/kafka/bridge.pyx":467
  *         for number in range(count):
  *             message = messages[number]
  *             bound[number] = total             # <<<<<<<<<<<<<<
@@ -24808,7 +25218,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
           __pyx_t_12 = __pyx_v_number;
           *((int64_t *) ( /* dim=0 */ ((char *) (((int64_t *) __pyx_v_bound.data) + __pyx_t_12)) )) = __pyx_v_total;
 
-          /* "onefold/connectors/kafka/bridge.pyx":450
+          /* "onefold/connectors/kafka/bridge.pyx":468
  *             message = messages[number]
  *             bound[number] = total
  *             source = message.key if is_key else message.payload             # <<<<<<<<<<<<<<
@@ -24824,7 +25234,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
           }
           __pyx_v_source = __pyx_t_13;
 
-          /* "onefold/connectors/kafka/bridge.pyx":451
+          /* "onefold/connectors/kafka/bridge.pyx":469
  *             bound[number] = total
  *             source = message.key if is_key else message.payload
  *             nulls += source == NULL             # <<<<<<<<<<<<<<
@@ -24833,7 +25243,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
 */
           __pyx_v_nulls = (__pyx_v_nulls + (__pyx_v_source == NULL));
 
-          /* "onefold/connectors/kafka/bridge.pyx":452
+          /* "onefold/connectors/kafka/bridge.pyx":470
  *             source = message.key if is_key else message.payload
  *             nulls += source == NULL
  *             total += message.key_len if is_key else message.len             # <<<<<<<<<<<<<<
@@ -24852,7 +25262,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
         }
 
 
-        /* "onefold/connectors/kafka/bridge.pyx":453
+        /* "onefold/connectors/kafka/bridge.pyx":471
  *             nulls += source == NULL
  *             total += message.key_len if is_key else message.len
  *         bound[count] = total             # <<<<<<<<<<<<<<
@@ -24863,7 +25273,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
         *((int64_t *) ( /* dim=0 */ ((char *) (((int64_t *) __pyx_v_bound.data) + __pyx_t_12)) )) = __pyx_v_total;
       }
 
-      /* "onefold/connectors/kafka/bridge.pyx":446
+      /* "onefold/connectors/kafka/bridge.pyx":464
  *     cdef int64_t[::1] bound = bounds
  *     cdef const void *source
  *     with nogil:             # <<<<<<<<<<<<<<
@@ -24880,7 +25290,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
       }
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":454
+  /* "onefold/connectors/kafka/bridge.pyx":472
  *             total += message.key_len if is_key else message.len
  *         bound[count] = total
  *     content = np.empty(total, np.uint8)             # <<<<<<<<<<<<<<
@@ -24888,16 +25298,16 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
  *     cdef uint8_t *target = &body[0] if total else NULL
 */
   __pyx_t_4 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 454, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 472, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
-  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_empty); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 454, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_empty); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 472, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-  __pyx_t_6 = __Pyx_PyLong_From_int64_t(__pyx_v_total); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 454, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyLong_From_int64_t(__pyx_v_total); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 472, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
-  __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 454, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 472, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
-  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_uint8); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 454, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_uint8); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 472, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
   __pyx_t_7 = 1;
@@ -24919,25 +25329,25 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 454, __pyx_L1_error)
+    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 472, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
   }
   __pyx_v_content = __pyx_t_1;
   __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":455
+  /* "onefold/connectors/kafka/bridge.pyx":473
  *         bound[count] = total
  *     content = np.empty(total, np.uint8)
  *     cdef uint8_t[::1] body = content             # <<<<<<<<<<<<<<
  *     cdef uint8_t *target = &body[0] if total else NULL
  *     with nogil:
 */
-  __pyx_t_14 = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint8_t(__pyx_v_content, PyBUF_WRITABLE); if (unlikely(!__pyx_t_14.memview)) __PYX_ERR(0, 455, __pyx_L1_error)
+  __pyx_t_14 = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint8_t(__pyx_v_content, PyBUF_WRITABLE); if (unlikely(!__pyx_t_14.memview)) __PYX_ERR(0, 473, __pyx_L1_error)
   __pyx_v_body = __pyx_t_14;
   __pyx_t_14.memview = NULL;
   __pyx_t_14.data = NULL;
 
-  /* "onefold/connectors/kafka/bridge.pyx":456
+  /* "onefold/connectors/kafka/bridge.pyx":474
  *     content = np.empty(total, np.uint8)
  *     cdef uint8_t[::1] body = content
  *     cdef uint8_t *target = &body[0] if total else NULL             # <<<<<<<<<<<<<<
@@ -24957,7 +25367,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
 
   __pyx_v_target = __pyx_t_15;
 
-  /* "onefold/connectors/kafka/bridge.pyx":457
+  /* "onefold/connectors/kafka/bridge.pyx":475
  *     cdef uint8_t[::1] body = content
  *     cdef uint8_t *target = &body[0] if total else NULL
  *     with nogil:             # <<<<<<<<<<<<<<
@@ -24970,7 +25380,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
       __Pyx_FastGIL_Remember();
       /*try:*/ {
 
-        /* "onefold/connectors/kafka/bridge.pyx":458
+        /* "onefold/connectors/kafka/bridge.pyx":476
  *     cdef uint8_t *target = &body[0] if total else NULL
  *     with nogil:
  *         for number in range(count):             # <<<<<<<<<<<<<<
@@ -24984,7 +25394,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
         for (__pyx_t_11 = 0; __pyx_t_11 < __pyx_t_10; __pyx_t_11+=1) {
           __pyx_v_number = __pyx_t_11;
 
-          /* "onefold/connectors/kafka/bridge.pyx":459
+          /* "onefold/connectors/kafka/bridge.pyx":477
  *     with nogil:
  *         for number in range(count):
  *             message = messages[number]             # <<<<<<<<<<<<<<
@@ -24993,7 +25403,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
 */
           __pyx_v_message = (__pyx_v_messages[__pyx_v_number]);
 
-          /* "onefold/connectors/kafka/bridge.pyx":460
+          /* "onefold/connectors/kafka/bridge.pyx":478
  *         for number in range(count):
  *             message = messages[number]
  *             source = message.key if is_key else message.payload             # <<<<<<<<<<<<<<
@@ -25009,7 +25419,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
           }
           __pyx_v_source = __pyx_t_13;
 
-          /* "onefold/connectors/kafka/bridge.pyx":461
+          /* "onefold/connectors/kafka/bridge.pyx":479
  *             message = messages[number]
  *             source = message.key if is_key else message.payload
  *             if source != NULL and bound[number + 1] > bound[number]:             # <<<<<<<<<<<<<<
@@ -25037,7 +25447,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
           if (__pyx_t_16) {
 
 
-            /* "onefold/connectors/kafka/bridge.pyx":462
+            /* "onefold/connectors/kafka/bridge.pyx":480
  *             source = message.key if is_key else message.payload
  *             if source != NULL and bound[number + 1] > bound[number]:
  *                 memcpy(target + bound[number], source, bound[number + 1] - bound[number])             # <<<<<<<<<<<<<<
@@ -25049,7 +25459,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
             __pyx_t_19 = __pyx_v_number;
             (void)(memcpy((__pyx_v_target + (*((int64_t *) ( /* dim=0 */ ((char *) (((int64_t *) __pyx_v_bound.data) + __pyx_t_18)) )))), __pyx_v_source, ((*((int64_t *) ( /* dim=0 */ ((char *) (((int64_t *) __pyx_v_bound.data) + __pyx_t_12)) ))) - (*((int64_t *) ( /* dim=0 */ ((char *) (((int64_t *) __pyx_v_bound.data) + __pyx_t_19)) ))))));
 
-            /* "onefold/connectors/kafka/bridge.pyx":461
+            /* "onefold/connectors/kafka/bridge.pyx":479
  *             message = messages[number]
  *             source = message.key if is_key else message.payload
  *             if source != NULL and bound[number + 1] > bound[number]:             # <<<<<<<<<<<<<<
@@ -25061,7 +25471,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
 
       }
 
-      /* "onefold/connectors/kafka/bridge.pyx":457
+      /* "onefold/connectors/kafka/bridge.pyx":475
  *     cdef uint8_t[::1] body = content
  *     cdef uint8_t *target = &body[0] if total else NULL
  *     with nogil:             # <<<<<<<<<<<<<<
@@ -25078,7 +25488,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
       }
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":463
+  /* "onefold/connectors/kafka/bridge.pyx":481
  *             if source != NULL and bound[number + 1] > bound[number]:
  *                 memcpy(target + bound[number], source, bound[number + 1] - bound[number])
  *     validity = _validity(messages, count, is_key) if nulls else None             # <<<<<<<<<<<<<<
@@ -25088,7 +25498,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
   __pyx_t_16 = (__pyx_v_nulls != 0);
 
   if (__pyx_t_16) {
-    __pyx_t_3 = __pyx_f_7onefold_10connectors_5kafka_6bridge__validity(__pyx_v_messages, __pyx_v_count, __pyx_v_is_key); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 463, __pyx_L1_error)
+    __pyx_t_3 = __pyx_f_7onefold_10connectors_5kafka_6bridge__validity(__pyx_v_messages, __pyx_v_count, __pyx_v_is_key); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 481, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     __pyx_t_1 = __pyx_t_3;
     __pyx_t_3 = 0;
@@ -25100,7 +25510,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
   __pyx_v_validity = __pyx_t_1;
   __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":464
+  /* "onefold/connectors/kafka/bridge.pyx":482
  *                 memcpy(target + bound[number], source, bound[number + 1] - bound[number])
  *     validity = _validity(messages, count, is_key) if nulls else None
  *     buffers = [validity, pa.py_buffer(bounds), pa.py_buffer(content)]             # <<<<<<<<<<<<<<
@@ -25108,9 +25518,9 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
  * 
 */
   __pyx_t_3 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_pa); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 464, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_pa); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 482, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_py_buffer); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 464, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_py_buffer); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 482, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __pyx_t_7 = 1;
@@ -25130,13 +25540,13 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
     __pyx_t_1 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_6, __pyx_callargs+__pyx_t_7, (2-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 464, __pyx_L1_error)
+    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 482, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
   }
   __pyx_t_3 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_pa); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 464, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_pa); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 482, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_py_buffer); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 464, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_py_buffer); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 482, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __pyx_t_7 = 1;
@@ -25156,41 +25566,41 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
     __pyx_t_6 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_4, __pyx_callargs+__pyx_t_7, (2-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 464, __pyx_L1_error)
+    if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 482, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
   }
-  __pyx_t_4 = PyList_New(3); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 464, __pyx_L1_error)
+  __pyx_t_4 = PyList_New(3); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 482, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
   __Pyx_INCREF(__pyx_v_validity);
   __Pyx_GIVEREF(__pyx_v_validity);
-  if (__Pyx_PyList_SET_ITEM(__pyx_t_4, 0, __pyx_v_validity) != (0)) __PYX_ERR(0, 464, __pyx_L1_error);
+  if (__Pyx_PyList_SET_ITEM(__pyx_t_4, 0, __pyx_v_validity) != (0)) __PYX_ERR(0, 482, __pyx_L1_error);
   __Pyx_GIVEREF(__pyx_t_1);
-  if (__Pyx_PyList_SET_ITEM(__pyx_t_4, 1, __pyx_t_1) != (0)) __PYX_ERR(0, 464, __pyx_L1_error);
+  if (__Pyx_PyList_SET_ITEM(__pyx_t_4, 1, __pyx_t_1) != (0)) __PYX_ERR(0, 482, __pyx_L1_error);
   __Pyx_GIVEREF(__pyx_t_6);
-  if (__Pyx_PyList_SET_ITEM(__pyx_t_4, 2, __pyx_t_6) != (0)) __PYX_ERR(0, 464, __pyx_L1_error);
+  if (__Pyx_PyList_SET_ITEM(__pyx_t_4, 2, __pyx_t_6) != (0)) __PYX_ERR(0, 482, __pyx_L1_error);
   __pyx_t_1 = 0;
   __pyx_t_6 = 0;
   __pyx_v_buffers = ((PyObject*)__pyx_t_4);
   __pyx_t_4 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":465
+  /* "onefold/connectors/kafka/bridge.pyx":483
  *     validity = _validity(messages, count, is_key) if nulls else None
  *     buffers = [validity, pa.py_buffer(bounds), pa.py_buffer(content)]
  *     return pa.LargeBinaryArray.from_buffers(pa.large_binary(), count, buffers, nulls)             # <<<<<<<<<<<<<<
  * 
  * 
 */
-  __Pyx_GetModuleGlobalName(__pyx_t_1, __pyx_mstate_global->__pyx_n_u_pa); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 465, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_1, __pyx_mstate_global->__pyx_n_u_pa); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 483, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
-  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_t_1, __pyx_mstate_global->__pyx_n_u_LargeBinaryArray); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 465, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_t_1, __pyx_mstate_global->__pyx_n_u_LargeBinaryArray); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 483, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
   __pyx_t_6 = __pyx_t_3;
   __Pyx_INCREF(__pyx_t_6);
   __pyx_t_5 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_pa); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 465, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_pa); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 483, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
-  __pyx_t_20 = __Pyx_PyObject_GetAttrStr(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_large_binary); if (unlikely(!__pyx_t_20)) __PYX_ERR(0, 465, __pyx_L1_error)
+  __pyx_t_20 = __Pyx_PyObject_GetAttrStr(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_large_binary); if (unlikely(!__pyx_t_20)) __PYX_ERR(0, 483, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_20);
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
   __pyx_t_7 = 1;
@@ -25210,12 +25620,12 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
     __pyx_t_1 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_20, __pyx_callargs+__pyx_t_7, (1-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
     __Pyx_DECREF(__pyx_t_20); __pyx_t_20 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 465, __pyx_L1_error)
+    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 483, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
   }
-  __pyx_t_20 = PyLong_FromSsize_t(__pyx_v_count); if (unlikely(!__pyx_t_20)) __PYX_ERR(0, 465, __pyx_L1_error)
+  __pyx_t_20 = PyLong_FromSsize_t(__pyx_v_count); if (unlikely(!__pyx_t_20)) __PYX_ERR(0, 483, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_20);
-  __pyx_t_5 = __Pyx_PyLong_From_int64_t(__pyx_v_nulls); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 465, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyLong_From_int64_t(__pyx_v_nulls); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 483, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   __pyx_t_7 = 0;
   {
@@ -25226,7 +25636,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
     __Pyx_DECREF(__pyx_t_20); __pyx_t_20 = 0;
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 465, __pyx_L1_error)
+    if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 483, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
   }
   {
@@ -25240,7 +25650,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
   __pyx_t_4 = 0;
   goto __pyx_L0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":438
+  /* "onefold/connectors/kafka/bridge.pyx":456
  * 
  * 
  * cdef _column(rd_kafka_message_t **messages, Py_ssize_t count, bint is_key):             # <<<<<<<<<<<<<<
@@ -25279,7 +25689,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__column(rd_kafka_m
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":468
+/* "onefold/connectors/kafka/bridge.pyx":486
  * 
  * 
  * cdef _validity(rd_kafka_message_t **messages, Py_ssize_t count, bint is_key):             # <<<<<<<<<<<<<<
@@ -25312,7 +25722,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__validity(rd_kafka
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_validity", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":469
+  /* "onefold/connectors/kafka/bridge.pyx":487
  * 
  * cdef _validity(rd_kafka_message_t **messages, Py_ssize_t count, bint is_key):
  *     bits = np.zeros((count + 7) // 8, np.uint8)             # <<<<<<<<<<<<<<
@@ -25320,16 +25730,16 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__validity(rd_kafka
  *     cdef Py_ssize_t number
 */
   __pyx_t_2 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 469, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 487, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
-  __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_zeros); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 469, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_zeros); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 487, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
   __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-  __pyx_t_3 = PyLong_FromSsize_t(((__pyx_v_count + 7) / 8)); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 469, __pyx_L1_error)
+  __pyx_t_3 = PyLong_FromSsize_t(((__pyx_v_count + 7) / 8)); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 487, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
-  __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 469, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 487, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_uint8); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 469, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_uint8); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 487, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __pyx_t_7 = 1;
@@ -25351,25 +25761,25 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__validity(rd_kafka
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 469, __pyx_L1_error)
+    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 487, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
   }
   __pyx_v_bits = __pyx_t_1;
   __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":470
+  /* "onefold/connectors/kafka/bridge.pyx":488
  * cdef _validity(rd_kafka_message_t **messages, Py_ssize_t count, bint is_key):
  *     bits = np.zeros((count + 7) // 8, np.uint8)
  *     cdef uint8_t[::1] bit = bits             # <<<<<<<<<<<<<<
  *     cdef Py_ssize_t number
  *     for number in range(count):
 */
-  __pyx_t_8 = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint8_t(__pyx_v_bits, PyBUF_WRITABLE); if (unlikely(!__pyx_t_8.memview)) __PYX_ERR(0, 470, __pyx_L1_error)
+  __pyx_t_8 = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint8_t(__pyx_v_bits, PyBUF_WRITABLE); if (unlikely(!__pyx_t_8.memview)) __PYX_ERR(0, 488, __pyx_L1_error)
   __pyx_v_bit = __pyx_t_8;
   __pyx_t_8.memview = NULL;
   __pyx_t_8.data = NULL;
 
-  /* "onefold/connectors/kafka/bridge.pyx":472
+  /* "onefold/connectors/kafka/bridge.pyx":490
  *     cdef uint8_t[::1] bit = bits
  *     cdef Py_ssize_t number
  *     for number in range(count):             # <<<<<<<<<<<<<<
@@ -25383,7 +25793,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__validity(rd_kafka
   for (__pyx_t_11 = 0; __pyx_t_11 < __pyx_t_10; __pyx_t_11+=1) {
     __pyx_v_number = __pyx_t_11;
 
-    /* "onefold/connectors/kafka/bridge.pyx":473
+    /* "onefold/connectors/kafka/bridge.pyx":491
  *     cdef Py_ssize_t number
  *     for number in range(count):
  *         if (messages[number].key if is_key else messages[number].payload) != NULL:             # <<<<<<<<<<<<<<
@@ -25403,7 +25813,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__validity(rd_kafka
     if (__pyx_t_13) {
 
 
-      /* "onefold/connectors/kafka/bridge.pyx":474
+      /* "onefold/connectors/kafka/bridge.pyx":492
  *     for number in range(count):
  *         if (messages[number].key if is_key else messages[number].payload) != NULL:
  *             bit[number >> 3] |= 1 << (number & 7)             # <<<<<<<<<<<<<<
@@ -25413,7 +25823,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__validity(rd_kafka
       __pyx_t_14 = (__pyx_v_number >> 3);
       *((uint8_t *) ( /* dim=0 */ ((char *) (((uint8_t *) __pyx_v_bit.data) + __pyx_t_14)) )) |= (1 << (__pyx_v_number & 7));
 
-      /* "onefold/connectors/kafka/bridge.pyx":473
+      /* "onefold/connectors/kafka/bridge.pyx":491
  *     cdef Py_ssize_t number
  *     for number in range(count):
  *         if (messages[number].key if is_key else messages[number].payload) != NULL:             # <<<<<<<<<<<<<<
@@ -25424,7 +25834,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__validity(rd_kafka
   }
 
 
-  /* "onefold/connectors/kafka/bridge.pyx":475
+  /* "onefold/connectors/kafka/bridge.pyx":493
  *         if (messages[number].key if is_key else messages[number].payload) != NULL:
  *             bit[number >> 3] |= 1 << (number & 7)
  *     return pa.py_buffer(bits)             # <<<<<<<<<<<<<<
@@ -25432,9 +25842,9 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__validity(rd_kafka
  * 
 */
   __pyx_t_4 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_pa); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 475, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_pa); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 493, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
-  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_py_buffer); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 475, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_py_buffer); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 493, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
   __pyx_t_7 = 1;
@@ -25454,7 +25864,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__validity(rd_kafka
     __pyx_t_1 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_3, __pyx_callargs+__pyx_t_7, (2-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 475, __pyx_L1_error)
+    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 493, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
   }
   {
@@ -25468,7 +25878,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__validity(rd_kafka
   __pyx_t_1 = 0;
   goto __pyx_L0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":468
+  /* "onefold/connectors/kafka/bridge.pyx":486
  * 
  * 
  * cdef _validity(rd_kafka_message_t **messages, Py_ssize_t count, bint is_key):             # <<<<<<<<<<<<<<
@@ -25496,7 +25906,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__validity(rd_kafka
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":478
+/* "onefold/connectors/kafka/bridge.pyx":496
  * 
  * 
  * cdef _headers(rd_kafka_message_t *message):             # <<<<<<<<<<<<<<
@@ -25523,7 +25933,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__headers(rd_kafka_
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_headers", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":479
+  /* "onefold/connectors/kafka/bridge.pyx":497
  * 
  * cdef _headers(rd_kafka_message_t *message):
  *     cdef rd_kafka_headers_t *headers = NULL             # <<<<<<<<<<<<<<
@@ -25532,7 +25942,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__headers(rd_kafka_
 */
   __pyx_v_headers = NULL;
 
-  /* "onefold/connectors/kafka/bridge.pyx":483
+  /* "onefold/connectors/kafka/bridge.pyx":501
  *     cdef const void *value
  *     cdef size_t size
  *     cdef size_t number = 0             # <<<<<<<<<<<<<<
@@ -25541,19 +25951,19 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__headers(rd_kafka_
 */
   __pyx_v_number = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":484
+  /* "onefold/connectors/kafka/bridge.pyx":502
  *     cdef size_t size
  *     cdef size_t number = 0
  *     found = []             # <<<<<<<<<<<<<<
  *     if rd_kafka_message_headers(message, &headers):
  *         return found
 */
-  __pyx_t_1 = PyList_New(0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 484, __pyx_L1_error)
+  __pyx_t_1 = PyList_New(0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 502, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __pyx_v_found = ((PyObject*)__pyx_t_1);
   __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":485
+  /* "onefold/connectors/kafka/bridge.pyx":503
  *     cdef size_t number = 0
  *     found = []
  *     if rd_kafka_message_headers(message, &headers):             # <<<<<<<<<<<<<<
@@ -25565,7 +25975,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__headers(rd_kafka_
   if (__pyx_t_2) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":486
+    /* "onefold/connectors/kafka/bridge.pyx":504
  *     found = []
  *     if rd_kafka_message_headers(message, &headers):
  *         return found             # <<<<<<<<<<<<<<
@@ -25583,7 +25993,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__headers(rd_kafka_
     }
     goto __pyx_L0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":485
+    /* "onefold/connectors/kafka/bridge.pyx":503
  *     cdef size_t number = 0
  *     found = []
  *     if rd_kafka_message_headers(message, &headers):             # <<<<<<<<<<<<<<
@@ -25592,7 +26002,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__headers(rd_kafka_
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":487
+  /* "onefold/connectors/kafka/bridge.pyx":505
  *     if rd_kafka_message_headers(message, &headers):
  *         return found
  *     while not rd_kafka_header_get_all(headers, number, &name, &value, &size):             # <<<<<<<<<<<<<<
@@ -25605,7 +26015,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__headers(rd_kafka_
 
     if (!__pyx_t_2) break;
 
-    /* "onefold/connectors/kafka/bridge.pyx":488
+    /* "onefold/connectors/kafka/bridge.pyx":506
  *         return found
  *     while not rd_kafka_header_get_all(headers, number, &name, &value, &size):
  *         body = None if value == NULL else PyBytes_FromStringAndSize(<const char *>value, size)             # <<<<<<<<<<<<<<
@@ -25618,7 +26028,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__headers(rd_kafka_
       __Pyx_INCREF(Py_None);
       __pyx_t_1 = Py_None;
     } else {
-      __pyx_t_3 = PyBytes_FromStringAndSize(((char const *)__pyx_v_value), __pyx_v_size); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 488, __pyx_L1_error)
+      __pyx_t_3 = PyBytes_FromStringAndSize(((char const *)__pyx_v_value), __pyx_v_size); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 506, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_3);
       __pyx_t_1 = __pyx_t_3;
       __pyx_t_3 = 0;
@@ -25627,28 +26037,28 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__headers(rd_kafka_
     __Pyx_XDECREF_SET(__pyx_v_body, __pyx_t_1);
     __pyx_t_1 = 0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":489
+    /* "onefold/connectors/kafka/bridge.pyx":507
  *     while not rd_kafka_header_get_all(headers, number, &name, &value, &size):
  *         body = None if value == NULL else PyBytes_FromStringAndSize(<const char *>value, size)
  *         found.append((_text(name), body))             # <<<<<<<<<<<<<<
  *         number += 1
  *     return found
 */
-    __pyx_t_1 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(__pyx_v_name); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 489, __pyx_L1_error)
+    __pyx_t_1 = __pyx_f_7onefold_10connectors_5kafka_6bridge__text(__pyx_v_name); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 507, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
-    __pyx_t_3 = PyTuple_New(2); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 489, __pyx_L1_error)
+    __pyx_t_3 = PyTuple_New(2); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 507, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     __Pyx_GIVEREF(__pyx_t_1);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 0, __pyx_t_1) != (0)) __PYX_ERR(0, 489, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 0, __pyx_t_1) != (0)) __PYX_ERR(0, 507, __pyx_L1_error);
     __Pyx_INCREF(__pyx_v_body);
     __Pyx_GIVEREF(__pyx_v_body);
-    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 1, __pyx_v_body) != (0)) __PYX_ERR(0, 489, __pyx_L1_error);
+    if (__Pyx_PyTuple_SET_ITEM(__pyx_t_3, 1, __pyx_v_body) != (0)) __PYX_ERR(0, 507, __pyx_L1_error);
     __pyx_t_1 = 0;
-    __pyx_t_4 = __Pyx_PyList_Append(__pyx_v_found, __pyx_t_3); if (unlikely(__pyx_t_4 == ((int)-1))) __PYX_ERR(0, 489, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyList_Append(__pyx_v_found, __pyx_t_3); if (unlikely(__pyx_t_4 == ((int)-1))) __PYX_ERR(0, 507, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":490
+    /* "onefold/connectors/kafka/bridge.pyx":508
  *         body = None if value == NULL else PyBytes_FromStringAndSize(<const char *>value, size)
  *         found.append((_text(name), body))
  *         number += 1             # <<<<<<<<<<<<<<
@@ -25658,7 +26068,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__headers(rd_kafka_
     __pyx_v_number = (__pyx_v_number + 1);
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":491
+  /* "onefold/connectors/kafka/bridge.pyx":509
  *         found.append((_text(name), body))
  *         number += 1
  *     return found             # <<<<<<<<<<<<<<
@@ -25676,7 +26086,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__headers(rd_kafka_
   }
   goto __pyx_L0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":478
+  /* "onefold/connectors/kafka/bridge.pyx":496
  * 
  * 
  * cdef _headers(rd_kafka_message_t *message):             # <<<<<<<<<<<<<<
@@ -25703,7 +26113,7 @@ static PyObject *__pyx_f_7onefold_10connectors_5kafka_6bridge__headers(rd_kafka_
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":503
+/* "onefold/connectors/kafka/bridge.pyx":521
  *     cdef object _lent
  * 
  *     def __init__(self, settings):             # <<<<<<<<<<<<<<
@@ -25749,32 +26159,32 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_settings,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL_TPNEW(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 503, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 521, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 503, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 521, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__init__", 0) < (0)) __PYX_ERR(0, 503, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__init__", 0) < (0)) __PYX_ERR(0, 521, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 1; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__init__", 1, 1, 1, i); __PYX_ERR(0, 503, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__init__", 1, 1, 1, i); __PYX_ERR(0, 521, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 1)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 503, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 521, __pyx_L3_error)
     }
     __pyx_v_settings = values[0];
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("__init__", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 503, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("__init__", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 521, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -25804,32 +26214,32 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer___init__(stru
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__init__", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":504
+  /* "onefold/connectors/kafka/bridge.pyx":522
  * 
  *     def __init__(self, settings):
  *         self._lent = []             # <<<<<<<<<<<<<<
  *         self._connect(OF_PRODUCER, settings, OF_EVENT_DR)
  * 
 */
-  __pyx_t_1 = PyList_New(0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 504, __pyx_L1_error)
+  __pyx_t_1 = PyList_New(0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 522, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __Pyx_GIVEREF(__pyx_t_1);
   __Pyx_GOTREF(__pyx_v_self->_lent);
   __Pyx_DECREF_SET(__pyx_v_self->_lent, __pyx_t_1);
   __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":505
+  /* "onefold/connectors/kafka/bridge.pyx":523
  *     def __init__(self, settings):
  *         self._lent = []
  *         self._connect(OF_PRODUCER, settings, OF_EVENT_DR)             # <<<<<<<<<<<<<<
  * 
  *     def produce(self, str topic, values, keys, partitions=None, *, int64_t first=0):
 */
-  __pyx_t_1 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Producer *)__pyx_v_self->__pyx_base.__pyx_vtab)->__pyx_base._connect(((struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Client *)__pyx_v_self), OF_PRODUCER, __pyx_v_settings, OF_EVENT_DR); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 505, __pyx_L1_error)
+  __pyx_t_1 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Producer *)__pyx_v_self->__pyx_base.__pyx_vtab)->__pyx_base._connect(((struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Client *)__pyx_v_self), OF_PRODUCER, __pyx_v_settings, OF_EVENT_DR); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 523, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":503
+  /* "onefold/connectors/kafka/bridge.pyx":521
  *     cdef object _lent
  * 
  *     def __init__(self, settings):             # <<<<<<<<<<<<<<
@@ -25850,7 +26260,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer___init__(stru
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":507
+/* "onefold/connectors/kafka/bridge.pyx":525
  *         self._connect(OF_PRODUCER, settings, OF_EVENT_DR)
  * 
  *     def produce(self, str topic, values, keys, partitions=None, *, int64_t first=0):             # <<<<<<<<<<<<<<
@@ -25902,47 +26312,47 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_topic,&__pyx_mstate_global->__pyx_n_u_values,&__pyx_mstate_global->__pyx_n_u_keys,&__pyx_mstate_global->__pyx_n_u_partitions,&__pyx_mstate_global->__pyx_n_u_first,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 507, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 525, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  4:
         values[3] = __Pyx_ArgRef_FASTCALL(__pyx_args, 3);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 507, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 525, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  3:
         values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 507, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 525, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 507, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 525, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 507, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 525, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "produce", 0) < (0)) __PYX_ERR(0, 507, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "produce", 0) < (0)) __PYX_ERR(0, 525, __pyx_L3_error)
       if (!values[3]) values[3] = __Pyx_NewRef(((PyObject *)Py_None));
       for (Py_ssize_t i = __pyx_nargs; i < 3; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("produce", 0, 3, 4, i); __PYX_ERR(0, 507, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("produce", 0, 3, 4, i); __PYX_ERR(0, 525, __pyx_L3_error) }
       }
     } else {
       switch (__pyx_nargs) {
         case  4:
         values[3] = __Pyx_ArgRef_FASTCALL(__pyx_args, 3);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 507, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 525, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  3:
         values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 507, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 525, __pyx_L3_error)
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 507, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 525, __pyx_L3_error)
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 507, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 525, __pyx_L3_error)
         break;
         default: goto __pyx_L5_argtuple_error;
       }
@@ -25953,14 +26363,14 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
     __pyx_v_keys = values[2];
     __pyx_v_partitions = values[3];
     if (values[4]) {
-      __pyx_v_first = __Pyx_PyLong_As_int64_t(values[4]); if (unlikely((__pyx_v_first == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 507, __pyx_L3_error)
+      __pyx_v_first = __Pyx_PyLong_As_int64_t(values[4]); if (unlikely((__pyx_v_first == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 525, __pyx_L3_error)
     } else {
       __pyx_v_first = ((int64_t)0);
     }
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("produce", 0, 3, 4, __pyx_nargs); __PYX_ERR(0, 507, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("produce", 0, 3, 4, __pyx_nargs); __PYX_ERR(0, 525, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -25971,7 +26381,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   __Pyx_RefNannyFinishContext();
   return NULL;
   __pyx_L4_argument_unpacking_done:;
-  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_topic), (&PyUnicode_Type), 1, "topic", 1))) __PYX_ERR(0, 507, __pyx_L1_error)
+  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_topic), (&PyUnicode_Type), 1, "topic", 1))) __PYX_ERR(0, 525, __pyx_L1_error)
   __pyx_r = __pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produce(((struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Producer *)__pyx_v_self), __pyx_v_topic, __pyx_v_values, __pyx_v_keys, __pyx_v_partitions, __pyx_v_first);
 
   /* function exit code */
@@ -26026,18 +26436,18 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("produce", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":513
+  /* "onefold/connectors/kafka/bridge.pyx":531
  *         array, or None to have the partitioner choose. Fewer than all when the queue is full: poll, then call again with
  *         that row. Raises KafkaFault for one that cannot be sent at all: those before it are in the queue."""
  *         cdef int64_t count = len(values), row = first, number, size             # <<<<<<<<<<<<<<
  *         cdef rd_kafka_message_t *batch
  *         cdef rd_kafka_topic_t *handle
 */
-  __pyx_t_1 = PyObject_Length(__pyx_v_values); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 513, __pyx_L1_error)
+  __pyx_t_1 = PyObject_Length(__pyx_v_values); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 531, __pyx_L1_error)
   __pyx_v_count = __pyx_t_1;
   __pyx_v_row = __pyx_v_first;
 
-  /* "onefold/connectors/kafka/bridge.pyx":517
+  /* "onefold/connectors/kafka/bridge.pyx":535
  *         cdef rd_kafka_topic_t *handle
  *         cdef int sent
  *         cdef int fault = 0             # <<<<<<<<<<<<<<
@@ -26046,7 +26456,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
 */
   __pyx_v_fault = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":518
+  /* "onefold/connectors/kafka/bridge.pyx":536
  *         cdef int sent
  *         cdef int fault = 0
  *         cdef _Cells value_of = _Cells(values), key_of = _Cells(keys)             # <<<<<<<<<<<<<<
@@ -26059,7 +26469,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
     PyObject *__pyx_callargs[2] = {__pyx_t_3, __pyx_v_values};
     __pyx_t_2 = __Pyx_PyObject_FastCall((PyObject*)__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge__Cells, __pyx_callargs+__pyx_t_4, (2-__pyx_t_4) | (__pyx_t_4*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
-    if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 518, __pyx_L1_error)
+    if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 536, __pyx_L1_error)
     __Pyx_GOTREF((PyObject *)__pyx_t_2);
   }
   __pyx_v_value_of = ((struct __pyx_obj_7onefold_10connectors_5kafka_6bridge__Cells *)__pyx_t_2);
@@ -26070,25 +26480,25 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
     PyObject *__pyx_callargs[2] = {__pyx_t_3, __pyx_v_keys};
     __pyx_t_2 = __Pyx_PyObject_FastCall((PyObject*)__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge__Cells, __pyx_callargs+__pyx_t_4, (2-__pyx_t_4) | (__pyx_t_4*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
-    if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 518, __pyx_L1_error)
+    if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 536, __pyx_L1_error)
     __Pyx_GOTREF((PyObject *)__pyx_t_2);
   }
   __pyx_v_key_of = ((struct __pyx_obj_7onefold_10connectors_5kafka_6bridge__Cells *)__pyx_t_2);
   __pyx_t_2 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":519
+  /* "onefold/connectors/kafka/bridge.pyx":537
  *         cdef int fault = 0
  *         cdef _Cells value_of = _Cells(values), key_of = _Cells(keys)
  *         cdef const int32_t[::1] partition_of = partitions             # <<<<<<<<<<<<<<
  *         name = topic.encode()
  *         self._lent.append((values, keys))
 */
-  __pyx_t_5 = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_int32_t__const__(__pyx_v_partitions, 0); if (unlikely(!__pyx_t_5.memview)) __PYX_ERR(0, 519, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_int32_t__const__(__pyx_v_partitions, 0); if (unlikely(!__pyx_t_5.memview)) __PYX_ERR(0, 537, __pyx_L1_error)
   __pyx_v_partition_of = __pyx_t_5;
   __pyx_t_5.memview = NULL;
   __pyx_t_5.data = NULL;
 
-  /* "onefold/connectors/kafka/bridge.pyx":520
+  /* "onefold/connectors/kafka/bridge.pyx":538
  *         cdef _Cells value_of = _Cells(values), key_of = _Cells(keys)
  *         cdef const int32_t[::1] partition_of = partitions
  *         name = topic.encode()             # <<<<<<<<<<<<<<
@@ -26097,44 +26507,44 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
 */
   if (unlikely(__pyx_v_topic == Py_None)) {
     PyErr_Format(PyExc_AttributeError, "\047NoneType\047 object has no attribute \047%.30s\047", "encode");
-    __PYX_ERR(0, 520, __pyx_L1_error)
+    __PYX_ERR(0, 538, __pyx_L1_error)
   }
-  __pyx_t_2 = PyUnicode_AsEncodedString(__pyx_v_topic, NULL, NULL); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 520, __pyx_L1_error)
+  __pyx_t_2 = PyUnicode_AsEncodedString(__pyx_v_topic, NULL, NULL); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 538, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   __pyx_v_name = ((PyObject*)__pyx_t_2);
   __pyx_t_2 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":521
+  /* "onefold/connectors/kafka/bridge.pyx":539
  *         cdef const int32_t[::1] partition_of = partitions
  *         name = topic.encode()
  *         self._lent.append((values, keys))             # <<<<<<<<<<<<<<
  *         handle = rd_kafka_topic_new(self._rk, name, NULL)
  *         if handle == NULL:
 */
-  __pyx_t_2 = PyTuple_New(2); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 521, __pyx_L1_error)
+  __pyx_t_2 = PyTuple_New(2); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 539, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   __Pyx_INCREF(__pyx_v_values);
   __Pyx_GIVEREF(__pyx_v_values);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_2, 0, __pyx_v_values) != (0)) __PYX_ERR(0, 521, __pyx_L1_error);
+  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_2, 0, __pyx_v_values) != (0)) __PYX_ERR(0, 539, __pyx_L1_error);
   __Pyx_INCREF(__pyx_v_keys);
   __Pyx_GIVEREF(__pyx_v_keys);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_2, 1, __pyx_v_keys) != (0)) __PYX_ERR(0, 521, __pyx_L1_error);
-  __pyx_t_6 = __Pyx_PyObject_Append(__pyx_v_self->_lent, __pyx_t_2); if (unlikely(__pyx_t_6 == ((int)-1))) __PYX_ERR(0, 521, __pyx_L1_error)
+  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_2, 1, __pyx_v_keys) != (0)) __PYX_ERR(0, 539, __pyx_L1_error);
+  __pyx_t_6 = __Pyx_PyObject_Append(__pyx_v_self->_lent, __pyx_t_2); if (unlikely(__pyx_t_6 == ((int)-1))) __PYX_ERR(0, 539, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
 
-  /* "onefold/connectors/kafka/bridge.pyx":522
+  /* "onefold/connectors/kafka/bridge.pyx":540
  *         name = topic.encode()
  *         self._lent.append((values, keys))
  *         handle = rd_kafka_topic_new(self._rk, name, NULL)             # <<<<<<<<<<<<<<
  *         if handle == NULL:
  *             raise KafkaFault(-188, "_UNKNOWN_TOPIC", "the topic cannot be used")
 */
-  __pyx_t_7 = __Pyx_PyBytes_AsString(__pyx_v_name); if (unlikely((!__pyx_t_7) && PyErr_Occurred())) __PYX_ERR(0, 522, __pyx_L1_error)
+  __pyx_t_7 = __Pyx_PyBytes_AsString(__pyx_v_name); if (unlikely((!__pyx_t_7) && PyErr_Occurred())) __PYX_ERR(0, 540, __pyx_L1_error)
   __pyx_v_handle = rd_kafka_topic_new(__pyx_v_self->__pyx_base._rk, __pyx_t_7, NULL);
 
 
-  /* "onefold/connectors/kafka/bridge.pyx":523
+  /* "onefold/connectors/kafka/bridge.pyx":541
  *         self._lent.append((values, keys))
  *         handle = rd_kafka_topic_new(self._rk, name, NULL)
  *         if handle == NULL:             # <<<<<<<<<<<<<<
@@ -26146,23 +26556,23 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
   if (unlikely(__pyx_t_8)) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":524
+    /* "onefold/connectors/kafka/bridge.pyx":542
  *         handle = rd_kafka_topic_new(self._rk, name, NULL)
  *         if handle == NULL:
  *             raise KafkaFault(-188, "_UNKNOWN_TOPIC", "the topic cannot be used")             # <<<<<<<<<<<<<<
  *         batch = <rd_kafka_message_t *>calloc(PRODUCED_AT_ONCE, sizeof(rd_kafka_message_t))
  *         if batch == NULL:
 */
-    __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_KafkaFault); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 524, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_KafkaFault); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 542, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
-    __pyx_t_3 = __Pyx_PyObject_Call(__pyx_t_2, __pyx_mstate_global->__pyx_tuple[3], NULL); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 524, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyObject_Call(__pyx_t_2, __pyx_mstate_global->__pyx_tuple[3], NULL); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 542, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
     __Pyx_Raise(__pyx_t_3, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    __PYX_ERR(0, 524, __pyx_L1_error)
+    __PYX_ERR(0, 542, __pyx_L1_error)
 
-    /* "onefold/connectors/kafka/bridge.pyx":523
+    /* "onefold/connectors/kafka/bridge.pyx":541
  *         self._lent.append((values, keys))
  *         handle = rd_kafka_topic_new(self._rk, name, NULL)
  *         if handle == NULL:             # <<<<<<<<<<<<<<
@@ -26171,7 +26581,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":525
+  /* "onefold/connectors/kafka/bridge.pyx":543
  *         if handle == NULL:
  *             raise KafkaFault(-188, "_UNKNOWN_TOPIC", "the topic cannot be used")
  *         batch = <rd_kafka_message_t *>calloc(PRODUCED_AT_ONCE, sizeof(rd_kafka_message_t))             # <<<<<<<<<<<<<<
@@ -26180,7 +26590,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
 */
   __pyx_v_batch = ((rd_kafka_message_t *)calloc(__pyx_e_7onefold_10connectors_5kafka_6bridge_PRODUCED_AT_ONCE, (sizeof(rd_kafka_message_t))));
 
-  /* "onefold/connectors/kafka/bridge.pyx":526
+  /* "onefold/connectors/kafka/bridge.pyx":544
  *             raise KafkaFault(-188, "_UNKNOWN_TOPIC", "the topic cannot be used")
  *         batch = <rd_kafka_message_t *>calloc(PRODUCED_AT_ONCE, sizeof(rd_kafka_message_t))
  *         if batch == NULL:             # <<<<<<<<<<<<<<
@@ -26192,7 +26602,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
   if (unlikely(__pyx_t_8)) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":527
+    /* "onefold/connectors/kafka/bridge.pyx":545
  *         batch = <rd_kafka_message_t *>calloc(PRODUCED_AT_ONCE, sizeof(rd_kafka_message_t))
  *         if batch == NULL:
  *             rd_kafka_topic_destroy(handle)             # <<<<<<<<<<<<<<
@@ -26201,16 +26611,16 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
 */
     rd_kafka_topic_destroy(__pyx_v_handle);
 
-    /* "onefold/connectors/kafka/bridge.pyx":528
+    /* "onefold/connectors/kafka/bridge.pyx":546
  *         if batch == NULL:
  *             rd_kafka_topic_destroy(handle)
  *             raise MemoryError             # <<<<<<<<<<<<<<
  *         with nogil:
  *             while row < count and not fault:
 */
-    PyErr_NoMemory(); __PYX_ERR(0, 528, __pyx_L1_error)
+    PyErr_NoMemory(); __PYX_ERR(0, 546, __pyx_L1_error)
 
-    /* "onefold/connectors/kafka/bridge.pyx":526
+    /* "onefold/connectors/kafka/bridge.pyx":544
  *             raise KafkaFault(-188, "_UNKNOWN_TOPIC", "the topic cannot be used")
  *         batch = <rd_kafka_message_t *>calloc(PRODUCED_AT_ONCE, sizeof(rd_kafka_message_t))
  *         if batch == NULL:             # <<<<<<<<<<<<<<
@@ -26219,7 +26629,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":529
+  /* "onefold/connectors/kafka/bridge.pyx":547
  *             rd_kafka_topic_destroy(handle)
  *             raise MemoryError
  *         with nogil:             # <<<<<<<<<<<<<<
@@ -26232,7 +26642,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
       __Pyx_FastGIL_Remember();
       /*try:*/ {
 
-        /* "onefold/connectors/kafka/bridge.pyx":530
+        /* "onefold/connectors/kafka/bridge.pyx":548
  *             raise MemoryError
  *         with nogil:
  *             while row < count and not fault:             # <<<<<<<<<<<<<<
@@ -26259,7 +26669,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
 
           if (!__pyx_t_8) break;
 
-          /* "onefold/connectors/kafka/bridge.pyx":531
+          /* "onefold/connectors/kafka/bridge.pyx":549
  *         with nogil:
  *             while row < count and not fault:
  *                 size = min(count - row, <int64_t>PRODUCED_AT_ONCE)             # <<<<<<<<<<<<<<
@@ -26283,7 +26693,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
           __pyx_v_size = __pyx_t_12;
 
 
-          /* "onefold/connectors/kafka/bridge.pyx":532
+          /* "onefold/connectors/kafka/bridge.pyx":550
  *             while row < count and not fault:
  *                 size = min(count - row, <int64_t>PRODUCED_AT_ONCE)
  *                 for number in range(size):             # <<<<<<<<<<<<<<
@@ -26297,7 +26707,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
           for (__pyx_t_11 = 0; __pyx_t_11 < __pyx_t_10; __pyx_t_11+=1) {
             __pyx_v_number = __pyx_t_11;
 
-            /* "onefold/connectors/kafka/bridge.pyx":533
+            /* "onefold/connectors/kafka/bridge.pyx":551
  *                 size = min(count - row, <int64_t>PRODUCED_AT_ONCE)
  *                 for number in range(size):
  *                     batch[number].err = 0             # <<<<<<<<<<<<<<
@@ -26306,7 +26716,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
 */
             (__pyx_v_batch[__pyx_v_number]).err = 0;
 
-            /* "onefold/connectors/kafka/bridge.pyx":534
+            /* "onefold/connectors/kafka/bridge.pyx":552
  *                 for number in range(size):
  *                     batch[number].err = 0
  *                     batch[number].payload = value_of.cell(row + number, &batch[number].len)             # <<<<<<<<<<<<<<
@@ -26315,7 +26725,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
 */
             (__pyx_v_batch[__pyx_v_number]).payload = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge__Cells *)__pyx_v_value_of->__pyx_vtab)->cell(__pyx_v_value_of, (__pyx_v_row + __pyx_v_number), (&(__pyx_v_batch[__pyx_v_number]).len));
 
-            /* "onefold/connectors/kafka/bridge.pyx":535
+            /* "onefold/connectors/kafka/bridge.pyx":553
  *                     batch[number].err = 0
  *                     batch[number].payload = value_of.cell(row + number, &batch[number].len)
  *                     batch[number].key = key_of.cell(row + number, &batch[number].key_len)             # <<<<<<<<<<<<<<
@@ -26324,7 +26734,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
 */
             (__pyx_v_batch[__pyx_v_number]).key = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge__Cells *)__pyx_v_key_of->__pyx_vtab)->cell(__pyx_v_key_of, (__pyx_v_row + __pyx_v_number), (&(__pyx_v_batch[__pyx_v_number]).key_len));
 
-            /* "onefold/connectors/kafka/bridge.pyx":536
+            /* "onefold/connectors/kafka/bridge.pyx":554
  *                     batch[number].payload = value_of.cell(row + number, &batch[number].len)
  *                     batch[number].key = key_of.cell(row + number, &batch[number].key_len)
  *                     batch[number].partition = ANY_PARTITION             # <<<<<<<<<<<<<<
@@ -26333,7 +26743,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
 */
             (__pyx_v_batch[__pyx_v_number]).partition = __pyx_e_7onefold_10connectors_5kafka_6bridge_ANY_PARTITION;
 
-            /* "onefold/connectors/kafka/bridge.pyx":537
+            /* "onefold/connectors/kafka/bridge.pyx":555
  *                     batch[number].key = key_of.cell(row + number, &batch[number].key_len)
  *                     batch[number].partition = ANY_PARTITION
  *                     batch[number]._private = NULL             # <<<<<<<<<<<<<<
@@ -26344,7 +26754,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
           }
 
 
-          /* "onefold/connectors/kafka/bridge.pyx":538
+          /* "onefold/connectors/kafka/bridge.pyx":556
  *                     batch[number].partition = ANY_PARTITION
  *                     batch[number]._private = NULL
  *                 if partition_of is None:             # <<<<<<<<<<<<<<
@@ -26356,7 +26766,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
           if (__pyx_t_8) {
 
 
-            /* "onefold/connectors/kafka/bridge.pyx":539
+            /* "onefold/connectors/kafka/bridge.pyx":557
  *                     batch[number]._private = NULL
  *                 if partition_of is None:
  *                     sent = rd_kafka_produce_batch(handle, ANY_PARTITION, 0, batch, <int>size)             # <<<<<<<<<<<<<<
@@ -26365,7 +26775,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
 */
             __pyx_v_sent = rd_kafka_produce_batch(__pyx_v_handle, __pyx_e_7onefold_10connectors_5kafka_6bridge_ANY_PARTITION, 0, __pyx_v_batch, ((int)__pyx_v_size));
 
-            /* "onefold/connectors/kafka/bridge.pyx":538
+            /* "onefold/connectors/kafka/bridge.pyx":556
  *                     batch[number].partition = ANY_PARTITION
  *                     batch[number]._private = NULL
  *                 if partition_of is None:             # <<<<<<<<<<<<<<
@@ -26375,7 +26785,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
             goto __pyx_L14;
           }
 
-          /* "onefold/connectors/kafka/bridge.pyx":541
+          /* "onefold/connectors/kafka/bridge.pyx":559
  *                     sent = rd_kafka_produce_batch(handle, ANY_PARTITION, 0, batch, <int>size)
  *                 else:
  *                     for number in range(size):             # <<<<<<<<<<<<<<
@@ -26390,7 +26800,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
             for (__pyx_t_11 = 0; __pyx_t_11 < __pyx_t_10; __pyx_t_11+=1) {
               __pyx_v_number = __pyx_t_11;
 
-              /* "onefold/connectors/kafka/bridge.pyx":542
+              /* "onefold/connectors/kafka/bridge.pyx":560
  *                 else:
  *                     for number in range(size):
  *                         batch[number].partition = partition_of[row + number]             # <<<<<<<<<<<<<<
@@ -26402,7 +26812,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
             }
 
 
-            /* "onefold/connectors/kafka/bridge.pyx":543
+            /* "onefold/connectors/kafka/bridge.pyx":561
  *                     for number in range(size):
  *                         batch[number].partition = partition_of[row + number]
  *                     sent = rd_kafka_produce_batch(handle, ANY_PARTITION, 0x8, batch, <int>size)             # <<<<<<<<<<<<<<
@@ -26413,7 +26823,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
           }
           __pyx_L14:;
 
-          /* "onefold/connectors/kafka/bridge.pyx":544
+          /* "onefold/connectors/kafka/bridge.pyx":562
  *                         batch[number].partition = partition_of[row + number]
  *                     sent = rd_kafka_produce_batch(handle, ANY_PARTITION, 0x8, batch, <int>size)
  *                 for number in range(size):             # <<<<<<<<<<<<<<
@@ -26427,7 +26837,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
           for (__pyx_t_11 = 0; __pyx_t_11 < __pyx_t_10; __pyx_t_11+=1) {
             __pyx_v_number = __pyx_t_11;
 
-            /* "onefold/connectors/kafka/bridge.pyx":545
+            /* "onefold/connectors/kafka/bridge.pyx":563
  *                     sent = rd_kafka_produce_batch(handle, ANY_PARTITION, 0x8, batch, <int>size)
  *                 for number in range(size):
  *                     if batch[number].err:             # <<<<<<<<<<<<<<
@@ -26439,7 +26849,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
             if (__pyx_t_8) {
 
 
-              /* "onefold/connectors/kafka/bridge.pyx":546
+              /* "onefold/connectors/kafka/bridge.pyx":564
  *                 for number in range(size):
  *                     if batch[number].err:
  *                         fault = batch[number].err             # <<<<<<<<<<<<<<
@@ -26450,7 +26860,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
 
               __pyx_v_fault = __pyx_t_14;
 
-              /* "onefold/connectors/kafka/bridge.pyx":547
+              /* "onefold/connectors/kafka/bridge.pyx":565
  *                     if batch[number].err:
  *                         fault = batch[number].err
  *                         break             # <<<<<<<<<<<<<<
@@ -26459,7 +26869,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
 */
               goto __pyx_L18_break;
 
-              /* "onefold/connectors/kafka/bridge.pyx":545
+              /* "onefold/connectors/kafka/bridge.pyx":563
  *                     sent = rd_kafka_produce_batch(handle, ANY_PARTITION, 0x8, batch, <int>size)
  *                 for number in range(size):
  *                     if batch[number].err:             # <<<<<<<<<<<<<<
@@ -26468,7 +26878,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
 */
             }
 
-            /* "onefold/connectors/kafka/bridge.pyx":548
+            /* "onefold/connectors/kafka/bridge.pyx":566
  *                         fault = batch[number].err
  *                         break
  *                     row += 1             # <<<<<<<<<<<<<<
@@ -26481,7 +26891,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
 
         }
 
-        /* "onefold/connectors/kafka/bridge.pyx":549
+        /* "onefold/connectors/kafka/bridge.pyx":567
  *                         break
  *                     row += 1
  *             rd_kafka_topic_destroy(handle)             # <<<<<<<<<<<<<<
@@ -26490,7 +26900,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
 */
         rd_kafka_topic_destroy(__pyx_v_handle);
 
-        /* "onefold/connectors/kafka/bridge.pyx":550
+        /* "onefold/connectors/kafka/bridge.pyx":568
  *                     row += 1
  *             rd_kafka_topic_destroy(handle)
  *             free(batch)             # <<<<<<<<<<<<<<
@@ -26500,7 +26910,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
         free(__pyx_v_batch);
       }
 
-      /* "onefold/connectors/kafka/bridge.pyx":529
+      /* "onefold/connectors/kafka/bridge.pyx":547
  *             rd_kafka_topic_destroy(handle)
  *             raise MemoryError
  *         with nogil:             # <<<<<<<<<<<<<<
@@ -26517,7 +26927,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
       }
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":551
+  /* "onefold/connectors/kafka/bridge.pyx":569
  *             rd_kafka_topic_destroy(handle)
  *             free(batch)
  *         if fault and fault != OF_QUEUE_FULL:             # <<<<<<<<<<<<<<
@@ -26543,20 +26953,20 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
   if (unlikely(__pyx_t_8)) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":552
+    /* "onefold/connectors/kafka/bridge.pyx":570
  *             free(batch)
  *         if fault and fault != OF_QUEUE_FULL:
  *             raise _fault_of(fault)             # <<<<<<<<<<<<<<
  *         return row
  * 
 */
-    __pyx_t_3 = __pyx_f_7onefold_10connectors_5kafka_6bridge__fault_of(__pyx_v_fault); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 552, __pyx_L1_error)
+    __pyx_t_3 = __pyx_f_7onefold_10connectors_5kafka_6bridge__fault_of(__pyx_v_fault); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 570, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     __Pyx_Raise(__pyx_t_3, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    __PYX_ERR(0, 552, __pyx_L1_error)
+    __PYX_ERR(0, 570, __pyx_L1_error)
 
-    /* "onefold/connectors/kafka/bridge.pyx":551
+    /* "onefold/connectors/kafka/bridge.pyx":569
  *             rd_kafka_topic_destroy(handle)
  *             free(batch)
  *         if fault and fault != OF_QUEUE_FULL:             # <<<<<<<<<<<<<<
@@ -26565,14 +26975,14 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":553
+  /* "onefold/connectors/kafka/bridge.pyx":571
  *         if fault and fault != OF_QUEUE_FULL:
  *             raise _fault_of(fault)
  *         return row             # <<<<<<<<<<<<<<
  * 
  *     def outstanding(self):
 */
-  __pyx_t_3 = __Pyx_PyLong_From_int64_t(__pyx_v_row); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 553, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyLong_From_int64_t(__pyx_v_row); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 571, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
   {
     PyObject *__pyx_temp;
@@ -26585,7 +26995,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
   __pyx_t_3 = 0;
   goto __pyx_L0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":507
+  /* "onefold/connectors/kafka/bridge.pyx":525
  *         self._connect(OF_PRODUCER, settings, OF_EVENT_DR)
  * 
  *     def produce(self, str topic, values, keys, partitions=None, *, int64_t first=0):             # <<<<<<<<<<<<<<
@@ -26618,7 +27028,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_2produc
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":555
+/* "onefold/connectors/kafka/bridge.pyx":573
  *         return row
  * 
  *     def outstanding(self):             # <<<<<<<<<<<<<<
@@ -26680,7 +27090,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_4outsta
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("outstanding", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":557
+  /* "onefold/connectors/kafka/bridge.pyx":575
  *     def outstanding(self):
  *         """Messages in the queue or on their way."""
  *         return rd_kafka_outq_len(self._rk) if self._rk != NULL else 0             # <<<<<<<<<<<<<<
@@ -26690,7 +27100,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_4outsta
   __pyx_t_2 = (__pyx_v_self->__pyx_base._rk != NULL);
 
   if (__pyx_t_2) {
-    __pyx_t_3 = __Pyx_PyLong_From_int(rd_kafka_outq_len(__pyx_v_self->__pyx_base._rk)); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 557, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyLong_From_int(rd_kafka_outq_len(__pyx_v_self->__pyx_base._rk)); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 575, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     __pyx_t_1 = __pyx_t_3;
     __pyx_t_3 = 0;
@@ -26710,7 +27120,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_4outsta
   __pyx_t_1 = 0;
   goto __pyx_L0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":555
+  /* "onefold/connectors/kafka/bridge.pyx":573
  *         return row
  * 
  *     def outstanding(self):             # <<<<<<<<<<<<<<
@@ -26730,7 +27140,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_4outsta
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":559
+/* "onefold/connectors/kafka/bridge.pyx":577
  *         return rd_kafka_outq_len(self._rk) if self._rk != NULL else 0
  * 
  *     def release(self):             # <<<<<<<<<<<<<<
@@ -26794,7 +27204,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_6releas
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("release", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":561
+  /* "onefold/connectors/kafka/bridge.pyx":579
  *     def release(self):
  *         """Let go of the buffers of batches that were delivered. Nothing may be outstanding."""
  *         if not self.outstanding():             # <<<<<<<<<<<<<<
@@ -26808,10 +27218,10 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_6releas
     PyObject *__pyx_callargs[2] = {__pyx_t_2, NULL};
     __pyx_t_1 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_outstanding, __pyx_callargs+__pyx_t_3, (1-__pyx_t_3) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 561, __pyx_L1_error)
+    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 579, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
   }
-  __pyx_t_4 = __Pyx_PyObject_IsTrue(__pyx_t_1); if (unlikely((__pyx_t_4 < 0))) __PYX_ERR(0, 561, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyObject_IsTrue(__pyx_t_1); if (unlikely((__pyx_t_4 < 0))) __PYX_ERR(0, 579, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
   __pyx_t_5 = (!__pyx_t_4);
 
@@ -26819,7 +27229,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_6releas
   if (__pyx_t_5) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":562
+    /* "onefold/connectors/kafka/bridge.pyx":580
  *         """Let go of the buffers of batches that were delivered. Nothing may be outstanding."""
  *         if not self.outstanding():
  *             self._lent.clear()             # <<<<<<<<<<<<<<
@@ -26833,12 +27243,12 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_6releas
       PyObject *__pyx_callargs[2] = {__pyx_t_2, NULL};
       __pyx_t_1 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_clear, __pyx_callargs+__pyx_t_3, (1-__pyx_t_3) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
-      if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 562, __pyx_L1_error)
+      if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 580, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_1);
     }
     __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":561
+    /* "onefold/connectors/kafka/bridge.pyx":579
  *     def release(self):
  *         """Let go of the buffers of batches that were delivered. Nothing may be outstanding."""
  *         if not self.outstanding():             # <<<<<<<<<<<<<<
@@ -26847,7 +27257,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_6releas
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":559
+  /* "onefold/connectors/kafka/bridge.pyx":577
  *         return rd_kafka_outq_len(self._rk) if self._rk != NULL else 0
  * 
  *     def release(self):             # <<<<<<<<<<<<<<
@@ -26869,7 +27279,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_6releas
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":564
+/* "onefold/connectors/kafka/bridge.pyx":582
  *             self._lent.clear()
  * 
  *     def init_transactions(self, int timeout_ms):             # <<<<<<<<<<<<<<
@@ -26917,32 +27327,32 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_timeout_ms,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 564, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 582, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 564, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 582, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "init_transactions", 0) < (0)) __PYX_ERR(0, 564, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "init_transactions", 0) < (0)) __PYX_ERR(0, 582, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 1; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("init_transactions", 1, 1, 1, i); __PYX_ERR(0, 564, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("init_transactions", 1, 1, 1, i); __PYX_ERR(0, 582, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 1)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 564, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 582, __pyx_L3_error)
     }
-    __pyx_v_timeout_ms = __Pyx_PyLong_As_int(values[0]); if (unlikely((__pyx_v_timeout_ms == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 564, __pyx_L3_error)
+    __pyx_v_timeout_ms = __Pyx_PyLong_As_int(values[0]); if (unlikely((__pyx_v_timeout_ms == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 582, __pyx_L3_error)
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("init_transactions", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 564, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("init_transactions", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 582, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -26974,7 +27384,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_8init_t
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("init_transactions", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":567
+  /* "onefold/connectors/kafka/bridge.pyx":585
  *         """Fence every producer of this transactional.id, and settle what the last one left open."""
  *         cdef rd_kafka_error_t *error
  *         with nogil:             # <<<<<<<<<<<<<<
@@ -26987,7 +27397,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_8init_t
       __Pyx_FastGIL_Remember();
       /*try:*/ {
 
-        /* "onefold/connectors/kafka/bridge.pyx":568
+        /* "onefold/connectors/kafka/bridge.pyx":586
  *         cdef rd_kafka_error_t *error
  *         with nogil:
  *             error = rd_kafka_init_transactions(self._rk, timeout_ms)             # <<<<<<<<<<<<<<
@@ -26997,7 +27407,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_8init_t
         __pyx_v_error = rd_kafka_init_transactions(__pyx_v_self->__pyx_base._rk, __pyx_v_timeout_ms);
       }
 
-      /* "onefold/connectors/kafka/bridge.pyx":567
+      /* "onefold/connectors/kafka/bridge.pyx":585
  *         """Fence every producer of this transactional.id, and settle what the last one left open."""
  *         cdef rd_kafka_error_t *error
  *         with nogil:             # <<<<<<<<<<<<<<
@@ -27014,18 +27424,18 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_8init_t
       }
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":569
+  /* "onefold/connectors/kafka/bridge.pyx":587
  *         with nogil:
  *             error = rd_kafka_init_transactions(self._rk, timeout_ms)
  *         _raise_if(error)             # <<<<<<<<<<<<<<
  * 
  *     def begin_transaction(self):
 */
-  __pyx_t_1 = __pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(__pyx_v_error); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 569, __pyx_L1_error)
+  __pyx_t_1 = __pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(__pyx_v_error); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 587, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":564
+  /* "onefold/connectors/kafka/bridge.pyx":582
  *             self._lent.clear()
  * 
  *     def init_transactions(self, int timeout_ms):             # <<<<<<<<<<<<<<
@@ -27047,7 +27457,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_8init_t
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":571
+/* "onefold/connectors/kafka/bridge.pyx":589
  *         _raise_if(error)
  * 
  *     def begin_transaction(self):             # <<<<<<<<<<<<<<
@@ -27107,18 +27517,18 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_10begin
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("begin_transaction", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":573
+  /* "onefold/connectors/kafka/bridge.pyx":591
  *     def begin_transaction(self):
  *         """The next messages belong to a transaction."""
  *         _raise_if(rd_kafka_begin_transaction(self._rk))             # <<<<<<<<<<<<<<
  * 
  *     def send_offsets(self, str group, offsets, int timeout_ms):
 */
-  __pyx_t_1 = __pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(rd_kafka_begin_transaction(__pyx_v_self->__pyx_base._rk)); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 573, __pyx_L1_error)
+  __pyx_t_1 = __pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(rd_kafka_begin_transaction(__pyx_v_self->__pyx_base._rk)); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 591, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":571
+  /* "onefold/connectors/kafka/bridge.pyx":589
  *         _raise_if(error)
  * 
  *     def begin_transaction(self):             # <<<<<<<<<<<<<<
@@ -27139,7 +27549,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_10begin
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":575
+/* "onefold/connectors/kafka/bridge.pyx":593
  *         _raise_if(rd_kafka_begin_transaction(self._rk))
  * 
  *     def send_offsets(self, str group, offsets, int timeout_ms):             # <<<<<<<<<<<<<<
@@ -27189,46 +27599,46 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_group,&__pyx_mstate_global->__pyx_n_u_offsets,&__pyx_mstate_global->__pyx_n_u_timeout_ms,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 575, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 593, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  3:
         values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 575, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 593, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 575, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 593, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 575, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 593, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "send_offsets", 0) < (0)) __PYX_ERR(0, 575, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "send_offsets", 0) < (0)) __PYX_ERR(0, 593, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 3; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("send_offsets", 1, 3, 3, i); __PYX_ERR(0, 575, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("send_offsets", 1, 3, 3, i); __PYX_ERR(0, 593, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 3)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 575, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 593, __pyx_L3_error)
       values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 575, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 593, __pyx_L3_error)
       values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 575, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 593, __pyx_L3_error)
     }
     __pyx_v_group = ((PyObject*)values[0]);
     __pyx_v_offsets = values[1];
-    __pyx_v_timeout_ms = __Pyx_PyLong_As_int(values[2]); if (unlikely((__pyx_v_timeout_ms == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 575, __pyx_L3_error)
+    __pyx_v_timeout_ms = __Pyx_PyLong_As_int(values[2]); if (unlikely((__pyx_v_timeout_ms == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 593, __pyx_L3_error)
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("send_offsets", 1, 3, 3, __pyx_nargs); __PYX_ERR(0, 575, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("send_offsets", 1, 3, 3, __pyx_nargs); __PYX_ERR(0, 593, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -27239,7 +27649,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   __Pyx_RefNannyFinishContext();
   return NULL;
   __pyx_L4_argument_unpacking_done:;
-  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_group), (&PyUnicode_Type), 1, "group", 1))) __PYX_ERR(0, 575, __pyx_L1_error)
+  if (unlikely(!__Pyx_ArgTypeTest(((PyObject *)__pyx_v_group), (&PyUnicode_Type), 1, "group", 1))) __PYX_ERR(0, 593, __pyx_L1_error)
   __pyx_r = __pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_offsets(((struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Producer *)__pyx_v_self), __pyx_v_group, __pyx_v_offsets, __pyx_v_timeout_ms);
 
   /* function exit code */
@@ -27296,18 +27706,18 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("send_offsets", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":577
+  /* "onefold/connectors/kafka/bridge.pyx":595
  *     def send_offsets(self, str group, offsets, int timeout_ms):
  *         """Commit offsets of a group inside the transaction. offsets: (topic, partition, offset, metadata bytes)."""
  *         cdef rd_kafka_topic_partition_list_t *parts = rd_kafka_topic_partition_list_new(len(offsets))             # <<<<<<<<<<<<<<
  *         cdef rd_kafka_topic_partition_t *part
  *         cdef rd_kafka_consumer_group_metadata_t *about = rd_kafka_consumer_group_metadata_new(group.encode())
 */
-  __pyx_t_1 = PyObject_Length(__pyx_v_offsets); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 577, __pyx_L1_error)
+  __pyx_t_1 = PyObject_Length(__pyx_v_offsets); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 595, __pyx_L1_error)
   __pyx_v_parts = rd_kafka_topic_partition_list_new(__pyx_t_1);
 
 
-  /* "onefold/connectors/kafka/bridge.pyx":579
+  /* "onefold/connectors/kafka/bridge.pyx":597
  *         cdef rd_kafka_topic_partition_list_t *parts = rd_kafka_topic_partition_list_new(len(offsets))
  *         cdef rd_kafka_topic_partition_t *part
  *         cdef rd_kafka_consumer_group_metadata_t *about = rd_kafka_consumer_group_metadata_new(group.encode())             # <<<<<<<<<<<<<<
@@ -27316,16 +27726,16 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
 */
   if (unlikely(__pyx_v_group == Py_None)) {
     PyErr_Format(PyExc_AttributeError, "\047NoneType\047 object has no attribute \047%.30s\047", "encode");
-    __PYX_ERR(0, 579, __pyx_L1_error)
+    __PYX_ERR(0, 597, __pyx_L1_error)
   }
-  __pyx_t_2 = PyUnicode_AsEncodedString(__pyx_v_group, NULL, NULL); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 579, __pyx_L1_error)
+  __pyx_t_2 = PyUnicode_AsEncodedString(__pyx_v_group, NULL, NULL); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 597, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
-  __pyx_t_3 = __Pyx_PyBytes_AsString(__pyx_t_2); if (unlikely((!__pyx_t_3) && PyErr_Occurred())) __PYX_ERR(0, 579, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyBytes_AsString(__pyx_t_2); if (unlikely((!__pyx_t_3) && PyErr_Occurred())) __PYX_ERR(0, 597, __pyx_L1_error)
   __pyx_v_about = rd_kafka_consumer_group_metadata_new(__pyx_t_3);
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
 
-  /* "onefold/connectors/kafka/bridge.pyx":581
+  /* "onefold/connectors/kafka/bridge.pyx":599
  *         cdef rd_kafka_consumer_group_metadata_t *about = rd_kafka_consumer_group_metadata_new(group.encode())
  *         cdef rd_kafka_error_t *error
  *         for topic, partition, offset, metadata in offsets:             # <<<<<<<<<<<<<<
@@ -27337,9 +27747,9 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
     __pyx_t_1 = 0;
     __pyx_t_4 = NULL;
   } else {
-    __pyx_t_1 = -1; __pyx_t_2 = PyObject_GetIter(__pyx_v_offsets); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 581, __pyx_L1_error)
+    __pyx_t_1 = -1; __pyx_t_2 = PyObject_GetIter(__pyx_v_offsets); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 599, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
-    __pyx_t_4 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_2); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 581, __pyx_L1_error)
+    __pyx_t_4 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_2); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 599, __pyx_L1_error)
   }
   for (;;) {
     if (likely(!__pyx_t_4)) {
@@ -27347,7 +27757,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
         {
           Py_ssize_t __pyx_temp = __Pyx_PyList_GET_SIZE(__pyx_t_2);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 581, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 599, __pyx_L1_error)
           #endif
           if (__pyx_t_1 >= __pyx_temp) break;
         }
@@ -27357,7 +27767,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
         {
           Py_ssize_t __pyx_temp = __Pyx_PyTuple_GET_SIZE(__pyx_t_2);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 581, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 599, __pyx_L1_error)
           #endif
           if (__pyx_t_1 >= __pyx_temp) break;
         }
@@ -27368,13 +27778,13 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
         #endif
         ++__pyx_t_1;
       }
-      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 581, __pyx_L1_error)
+      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 599, __pyx_L1_error)
     } else {
       __pyx_t_5 = __pyx_t_4(__pyx_t_2);
       if (unlikely(!__pyx_t_5)) {
         PyObject* exc_type = PyErr_Occurred();
         if (exc_type) {
-          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 581, __pyx_L1_error)
+          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 599, __pyx_L1_error)
           PyErr_Clear();
         }
         break;
@@ -27387,7 +27797,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
       if (unlikely(size != 4)) {
         if (size > 4) __Pyx_RaiseTooManyValuesError(4);
         else if (size >= 0) __Pyx_RaiseNeedMoreValuesError(size);
-        __PYX_ERR(0, 581, __pyx_L1_error)
+        __PYX_ERR(0, 599, __pyx_L1_error)
       }
       #if CYTHON_ASSUME_SAFE_MACROS && !CYTHON_AVOID_BORROWED_REFS
       if (likely(PyTuple_CheckExact(sequence))) {
@@ -27401,16 +27811,16 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
         __Pyx_INCREF(__pyx_t_9);
       } else {
         __pyx_t_6 = __Pyx_PyList_GET_ITEM_REF(sequence, 0, __Pyx_ReferenceSharing_SharedReference);
-        if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 581, __pyx_L1_error)
+        if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 599, __pyx_L1_error)
         __Pyx_XGOTREF(__pyx_t_6);
         __pyx_t_7 = __Pyx_PyList_GET_ITEM_REF(sequence, 1, __Pyx_ReferenceSharing_SharedReference);
-        if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 581, __pyx_L1_error)
+        if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 599, __pyx_L1_error)
         __Pyx_XGOTREF(__pyx_t_7);
         __pyx_t_8 = __Pyx_PyList_GET_ITEM_REF(sequence, 2, __Pyx_ReferenceSharing_SharedReference);
-        if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 581, __pyx_L1_error)
+        if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 599, __pyx_L1_error)
         __Pyx_XGOTREF(__pyx_t_8);
         __pyx_t_9 = __Pyx_PyList_GET_ITEM_REF(sequence, 3, __Pyx_ReferenceSharing_SharedReference);
-        if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 581, __pyx_L1_error)
+        if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 599, __pyx_L1_error)
         __Pyx_XGOTREF(__pyx_t_9);
       }
       #else
@@ -27418,7 +27828,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
         Py_ssize_t i;
         PyObject** temps[4] = {&__pyx_t_6,&__pyx_t_7,&__pyx_t_8,&__pyx_t_9};
         for (i=0; i < 4; i++) {
-          PyObject* item = __Pyx_PySequence_ITEM(sequence, i); if (unlikely(!item)) __PYX_ERR(0, 581, __pyx_L1_error)
+          PyObject* item = __Pyx_PySequence_ITEM(sequence, i); if (unlikely(!item)) __PYX_ERR(0, 599, __pyx_L1_error)
           __Pyx_GOTREF(item);
           *(temps[i]) = item;
         }
@@ -27428,7 +27838,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
     } else {
       Py_ssize_t index = -1;
       PyObject** temps[4] = {&__pyx_t_6,&__pyx_t_7,&__pyx_t_8,&__pyx_t_9};
-      __pyx_t_10 = PyObject_GetIter(__pyx_t_5); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 581, __pyx_L1_error)
+      __pyx_t_10 = PyObject_GetIter(__pyx_t_5); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 599, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_10);
       __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
       __pyx_t_11 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_10);
@@ -27437,7 +27847,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
         __Pyx_GOTREF(item);
         *(temps[index]) = item;
       }
-      if (__Pyx_IternextUnpackEndCheck(__pyx_t_11(__pyx_t_10), 4) < (0)) __PYX_ERR(0, 581, __pyx_L1_error)
+      if (__Pyx_IternextUnpackEndCheck(__pyx_t_11(__pyx_t_10), 4) < (0)) __PYX_ERR(0, 599, __pyx_L1_error)
       __pyx_t_11 = NULL;
       __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
       goto __pyx_L6_unpacking_done;
@@ -27445,7 +27855,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
       __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
       __pyx_t_11 = NULL;
       if (__Pyx_IterFinish() == 0) __Pyx_RaiseNeedMoreValuesError(index);
-      __PYX_ERR(0, 581, __pyx_L1_error)
+      __PYX_ERR(0, 599, __pyx_L1_error)
       __pyx_L6_unpacking_done:;
     }
     __Pyx_XDECREF_SET(__pyx_v_topic, __pyx_t_6);
@@ -27457,7 +27867,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
     __Pyx_XDECREF_SET(__pyx_v_metadata, __pyx_t_9);
     __pyx_t_9 = 0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":582
+    /* "onefold/connectors/kafka/bridge.pyx":600
  *         cdef rd_kafka_error_t *error
  *         for topic, partition, offset, metadata in offsets:
  *             part = rd_kafka_topic_partition_list_add(parts, topic.encode(), partition)             # <<<<<<<<<<<<<<
@@ -27471,27 +27881,27 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
       PyObject *__pyx_callargs[2] = {__pyx_t_9, NULL};
       __pyx_t_5 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_encode, __pyx_callargs+__pyx_t_12, (1-__pyx_t_12) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_9); __pyx_t_9 = 0;
-      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 582, __pyx_L1_error)
+      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 600, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_5);
     }
-    __pyx_t_13 = __Pyx_PyObject_AsString(__pyx_t_5); if (unlikely((!__pyx_t_13) && PyErr_Occurred())) __PYX_ERR(0, 582, __pyx_L1_error)
-    __pyx_t_14 = __Pyx_PyLong_As_int32_t(__pyx_v_partition); if (unlikely((__pyx_t_14 == ((int32_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 582, __pyx_L1_error)
+    __pyx_t_13 = __Pyx_PyObject_AsString(__pyx_t_5); if (unlikely((!__pyx_t_13) && PyErr_Occurred())) __PYX_ERR(0, 600, __pyx_L1_error)
+    __pyx_t_14 = __Pyx_PyLong_As_int32_t(__pyx_v_partition); if (unlikely((__pyx_t_14 == ((int32_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 600, __pyx_L1_error)
     __pyx_v_part = rd_kafka_topic_partition_list_add(__pyx_v_parts, __pyx_t_13, __pyx_t_14);
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
 
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":583
+    /* "onefold/connectors/kafka/bridge.pyx":601
  *         for topic, partition, offset, metadata in offsets:
  *             part = rd_kafka_topic_partition_list_add(parts, topic.encode(), partition)
  *             part.offset = offset             # <<<<<<<<<<<<<<
  *             part.metadata = malloc(max(len(metadata), 1))  # freed with the list
  *             memcpy(part.metadata, <const char *>metadata, len(metadata))
 */
-    __pyx_t_15 = __Pyx_PyLong_As_int64_t(__pyx_v_offset); if (unlikely((__pyx_t_15 == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 583, __pyx_L1_error)
+    __pyx_t_15 = __Pyx_PyLong_As_int64_t(__pyx_v_offset); if (unlikely((__pyx_t_15 == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 601, __pyx_L1_error)
     __pyx_v_part->offset = __pyx_t_15;
 
-    /* "onefold/connectors/kafka/bridge.pyx":584
+    /* "onefold/connectors/kafka/bridge.pyx":602
  *             part = rd_kafka_topic_partition_list_add(parts, topic.encode(), partition)
  *             part.offset = offset
  *             part.metadata = malloc(max(len(metadata), 1))  # freed with the list             # <<<<<<<<<<<<<<
@@ -27500,7 +27910,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
 */
 
     __pyx_t_16 = 1;
-    __pyx_t_17 = PyObject_Length(__pyx_v_metadata); if (unlikely(__pyx_t_17 == ((Py_ssize_t)-1))) __PYX_ERR(0, 584, __pyx_L1_error)
+    __pyx_t_17 = PyObject_Length(__pyx_v_metadata); if (unlikely(__pyx_t_17 == ((Py_ssize_t)-1))) __PYX_ERR(0, 602, __pyx_L1_error)
     __pyx_t_19 = (__pyx_t_16 > __pyx_t_17);
 
     if (__pyx_t_19) {
@@ -27515,30 +27925,30 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
     __pyx_v_part->metadata = malloc(__pyx_t_18);
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":585
+    /* "onefold/connectors/kafka/bridge.pyx":603
  *             part.offset = offset
  *             part.metadata = malloc(max(len(metadata), 1))  # freed with the list
  *             memcpy(part.metadata, <const char *>metadata, len(metadata))             # <<<<<<<<<<<<<<
  *             part.metadata_size = len(metadata)
  *         with nogil:
 */
-    __pyx_t_20 = __Pyx_PyObject_AsString(__pyx_v_metadata); if (unlikely((!__pyx_t_20) && PyErr_Occurred())) __PYX_ERR(0, 585, __pyx_L1_error)
-    __pyx_t_18 = PyObject_Length(__pyx_v_metadata); if (unlikely(__pyx_t_18 == ((Py_ssize_t)-1))) __PYX_ERR(0, 585, __pyx_L1_error)
+    __pyx_t_20 = __Pyx_PyObject_AsString(__pyx_v_metadata); if (unlikely((!__pyx_t_20) && PyErr_Occurred())) __PYX_ERR(0, 603, __pyx_L1_error)
+    __pyx_t_18 = PyObject_Length(__pyx_v_metadata); if (unlikely(__pyx_t_18 == ((Py_ssize_t)-1))) __PYX_ERR(0, 603, __pyx_L1_error)
     (void)(memcpy(__pyx_v_part->metadata, ((char const *)__pyx_t_20), __pyx_t_18));
 
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":586
+    /* "onefold/connectors/kafka/bridge.pyx":604
  *             part.metadata = malloc(max(len(metadata), 1))  # freed with the list
  *             memcpy(part.metadata, <const char *>metadata, len(metadata))
  *             part.metadata_size = len(metadata)             # <<<<<<<<<<<<<<
  *         with nogil:
  *             error = rd_kafka_send_offsets_to_transaction(self._rk, parts, about, timeout_ms)
 */
-    __pyx_t_18 = PyObject_Length(__pyx_v_metadata); if (unlikely(__pyx_t_18 == ((Py_ssize_t)-1))) __PYX_ERR(0, 586, __pyx_L1_error)
+    __pyx_t_18 = PyObject_Length(__pyx_v_metadata); if (unlikely(__pyx_t_18 == ((Py_ssize_t)-1))) __PYX_ERR(0, 604, __pyx_L1_error)
     __pyx_v_part->metadata_size = __pyx_t_18;
 
-    /* "onefold/connectors/kafka/bridge.pyx":581
+    /* "onefold/connectors/kafka/bridge.pyx":599
  *         cdef rd_kafka_consumer_group_metadata_t *about = rd_kafka_consumer_group_metadata_new(group.encode())
  *         cdef rd_kafka_error_t *error
  *         for topic, partition, offset, metadata in offsets:             # <<<<<<<<<<<<<<
@@ -27548,7 +27958,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
   }
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":587
+  /* "onefold/connectors/kafka/bridge.pyx":605
  *             memcpy(part.metadata, <const char *>metadata, len(metadata))
  *             part.metadata_size = len(metadata)
  *         with nogil:             # <<<<<<<<<<<<<<
@@ -27561,7 +27971,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
       __Pyx_FastGIL_Remember();
       /*try:*/ {
 
-        /* "onefold/connectors/kafka/bridge.pyx":588
+        /* "onefold/connectors/kafka/bridge.pyx":606
  *             part.metadata_size = len(metadata)
  *         with nogil:
  *             error = rd_kafka_send_offsets_to_transaction(self._rk, parts, about, timeout_ms)             # <<<<<<<<<<<<<<
@@ -27570,7 +27980,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
 */
         __pyx_v_error = rd_kafka_send_offsets_to_transaction(__pyx_v_self->__pyx_base._rk, __pyx_v_parts, __pyx_v_about, __pyx_v_timeout_ms);
 
-        /* "onefold/connectors/kafka/bridge.pyx":589
+        /* "onefold/connectors/kafka/bridge.pyx":607
  *         with nogil:
  *             error = rd_kafka_send_offsets_to_transaction(self._rk, parts, about, timeout_ms)
  *             rd_kafka_topic_partition_list_destroy(parts)             # <<<<<<<<<<<<<<
@@ -27579,7 +27989,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
 */
         rd_kafka_topic_partition_list_destroy(__pyx_v_parts);
 
-        /* "onefold/connectors/kafka/bridge.pyx":590
+        /* "onefold/connectors/kafka/bridge.pyx":608
  *             error = rd_kafka_send_offsets_to_transaction(self._rk, parts, about, timeout_ms)
  *             rd_kafka_topic_partition_list_destroy(parts)
  *             rd_kafka_consumer_group_metadata_destroy(about)             # <<<<<<<<<<<<<<
@@ -27589,7 +27999,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
         rd_kafka_consumer_group_metadata_destroy(__pyx_v_about);
       }
 
-      /* "onefold/connectors/kafka/bridge.pyx":587
+      /* "onefold/connectors/kafka/bridge.pyx":605
  *             memcpy(part.metadata, <const char *>metadata, len(metadata))
  *             part.metadata_size = len(metadata)
  *         with nogil:             # <<<<<<<<<<<<<<
@@ -27606,18 +28016,18 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
       }
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":591
+  /* "onefold/connectors/kafka/bridge.pyx":609
  *             rd_kafka_topic_partition_list_destroy(parts)
  *             rd_kafka_consumer_group_metadata_destroy(about)
  *         _raise_if(error)             # <<<<<<<<<<<<<<
  * 
  *     def commit_transaction(self, int timeout_ms):
 */
-  __pyx_t_2 = __pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(__pyx_v_error); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 591, __pyx_L1_error)
+  __pyx_t_2 = __pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(__pyx_v_error); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 609, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":575
+  /* "onefold/connectors/kafka/bridge.pyx":593
  *         _raise_if(rd_kafka_begin_transaction(self._rk))
  * 
  *     def send_offsets(self, str group, offsets, int timeout_ms):             # <<<<<<<<<<<<<<
@@ -27652,7 +28062,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_12send_
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":593
+/* "onefold/connectors/kafka/bridge.pyx":611
  *         _raise_if(error)
  * 
  *     def commit_transaction(self, int timeout_ms):             # <<<<<<<<<<<<<<
@@ -27700,32 +28110,32 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_timeout_ms,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 593, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 611, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 593, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 611, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "commit_transaction", 0) < (0)) __PYX_ERR(0, 593, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "commit_transaction", 0) < (0)) __PYX_ERR(0, 611, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 1; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("commit_transaction", 1, 1, 1, i); __PYX_ERR(0, 593, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("commit_transaction", 1, 1, 1, i); __PYX_ERR(0, 611, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 1)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 593, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 611, __pyx_L3_error)
     }
-    __pyx_v_timeout_ms = __Pyx_PyLong_As_int(values[0]); if (unlikely((__pyx_v_timeout_ms == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 593, __pyx_L3_error)
+    __pyx_v_timeout_ms = __Pyx_PyLong_As_int(values[0]); if (unlikely((__pyx_v_timeout_ms == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 611, __pyx_L3_error)
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("commit_transaction", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 593, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("commit_transaction", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 611, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -27757,7 +28167,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_14commi
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("commit_transaction", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":596
+  /* "onefold/connectors/kafka/bridge.pyx":614
  *         """Commit; poll until nothing is outstanding before. Raises KafkaFault: the outcome may be unknown."""
  *         cdef rd_kafka_error_t *error
  *         with nogil:             # <<<<<<<<<<<<<<
@@ -27770,7 +28180,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_14commi
       __Pyx_FastGIL_Remember();
       /*try:*/ {
 
-        /* "onefold/connectors/kafka/bridge.pyx":597
+        /* "onefold/connectors/kafka/bridge.pyx":615
  *         cdef rd_kafka_error_t *error
  *         with nogil:
  *             error = rd_kafka_commit_transaction(self._rk, timeout_ms)             # <<<<<<<<<<<<<<
@@ -27780,7 +28190,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_14commi
         __pyx_v_error = rd_kafka_commit_transaction(__pyx_v_self->__pyx_base._rk, __pyx_v_timeout_ms);
       }
 
-      /* "onefold/connectors/kafka/bridge.pyx":596
+      /* "onefold/connectors/kafka/bridge.pyx":614
  *         """Commit; poll until nothing is outstanding before. Raises KafkaFault: the outcome may be unknown."""
  *         cdef rd_kafka_error_t *error
  *         with nogil:             # <<<<<<<<<<<<<<
@@ -27797,18 +28207,18 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_14commi
       }
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":598
+  /* "onefold/connectors/kafka/bridge.pyx":616
  *         with nogil:
  *             error = rd_kafka_commit_transaction(self._rk, timeout_ms)
  *         _raise_if(error)             # <<<<<<<<<<<<<<
  * 
  *     def abort_transaction(self, int timeout_ms):
 */
-  __pyx_t_1 = __pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(__pyx_v_error); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 598, __pyx_L1_error)
+  __pyx_t_1 = __pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(__pyx_v_error); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 616, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":593
+  /* "onefold/connectors/kafka/bridge.pyx":611
  *         _raise_if(error)
  * 
  *     def commit_transaction(self, int timeout_ms):             # <<<<<<<<<<<<<<
@@ -27830,7 +28240,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_14commi
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":600
+/* "onefold/connectors/kafka/bridge.pyx":618
  *         _raise_if(error)
  * 
  *     def abort_transaction(self, int timeout_ms):             # <<<<<<<<<<<<<<
@@ -27878,32 +28288,32 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_timeout_ms,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 600, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 618, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 600, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 618, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "abort_transaction", 0) < (0)) __PYX_ERR(0, 600, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "abort_transaction", 0) < (0)) __PYX_ERR(0, 618, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 1; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("abort_transaction", 1, 1, 1, i); __PYX_ERR(0, 600, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("abort_transaction", 1, 1, 1, i); __PYX_ERR(0, 618, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 1)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 600, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 618, __pyx_L3_error)
     }
-    __pyx_v_timeout_ms = __Pyx_PyLong_As_int(values[0]); if (unlikely((__pyx_v_timeout_ms == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 600, __pyx_L3_error)
+    __pyx_v_timeout_ms = __Pyx_PyLong_As_int(values[0]); if (unlikely((__pyx_v_timeout_ms == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 618, __pyx_L3_error)
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("abort_transaction", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 600, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("abort_transaction", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 618, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -27935,7 +28345,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_16abort
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("abort_transaction", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":603
+  /* "onefold/connectors/kafka/bridge.pyx":621
  *         """Purge, then abort."""
  *         cdef rd_kafka_error_t *error
  *         with nogil:             # <<<<<<<<<<<<<<
@@ -27948,7 +28358,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_16abort
       __Pyx_FastGIL_Remember();
       /*try:*/ {
 
-        /* "onefold/connectors/kafka/bridge.pyx":604
+        /* "onefold/connectors/kafka/bridge.pyx":622
  *         cdef rd_kafka_error_t *error
  *         with nogil:
  *             error = rd_kafka_abort_transaction(self._rk, timeout_ms)             # <<<<<<<<<<<<<<
@@ -27958,7 +28368,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_16abort
         __pyx_v_error = rd_kafka_abort_transaction(__pyx_v_self->__pyx_base._rk, __pyx_v_timeout_ms);
       }
 
-      /* "onefold/connectors/kafka/bridge.pyx":603
+      /* "onefold/connectors/kafka/bridge.pyx":621
  *         """Purge, then abort."""
  *         cdef rd_kafka_error_t *error
  *         with nogil:             # <<<<<<<<<<<<<<
@@ -27975,18 +28385,18 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_16abort
       }
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":605
+  /* "onefold/connectors/kafka/bridge.pyx":623
  *         with nogil:
  *             error = rd_kafka_abort_transaction(self._rk, timeout_ms)
  *         _raise_if(error)             # <<<<<<<<<<<<<<
  * 
  *     def close(self):
 */
-  __pyx_t_1 = __pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(__pyx_v_error); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 605, __pyx_L1_error)
+  __pyx_t_1 = __pyx_f_7onefold_10connectors_5kafka_6bridge__raise_if(__pyx_v_error); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 623, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":600
+  /* "onefold/connectors/kafka/bridge.pyx":618
  *         _raise_if(error)
  * 
  *     def abort_transaction(self, int timeout_ms):             # <<<<<<<<<<<<<<
@@ -28008,7 +28418,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_16abort
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":607
+/* "onefold/connectors/kafka/bridge.pyx":625
  *         _raise_if(error)
  * 
  *     def close(self):             # <<<<<<<<<<<<<<
@@ -28070,18 +28480,18 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_18close
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("close", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":609
+  /* "onefold/connectors/kafka/bridge.pyx":627
  *     def close(self):
  *         """Forget what is not sent, and let go. May be called twice."""
  *         self._destroy()             # <<<<<<<<<<<<<<
  *         self._lent.clear()
  * 
 */
-  __pyx_t_1 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Producer *)__pyx_v_self->__pyx_base.__pyx_vtab)->__pyx_base._destroy(((struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Client *)__pyx_v_self)); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 609, __pyx_L1_error)
+  __pyx_t_1 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Producer *)__pyx_v_self->__pyx_base.__pyx_vtab)->__pyx_base._destroy(((struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Client *)__pyx_v_self)); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 627, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":610
+  /* "onefold/connectors/kafka/bridge.pyx":628
  *         """Forget what is not sent, and let go. May be called twice."""
  *         self._destroy()
  *         self._lent.clear()             # <<<<<<<<<<<<<<
@@ -28095,12 +28505,12 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_18close
     PyObject *__pyx_callargs[2] = {__pyx_t_2, NULL};
     __pyx_t_1 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_clear, __pyx_callargs+__pyx_t_3, (1-__pyx_t_3) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 610, __pyx_L1_error)
+    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 628, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
   }
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":607
+  /* "onefold/connectors/kafka/bridge.pyx":625
  *         _raise_if(error)
  * 
  *     def close(self):             # <<<<<<<<<<<<<<
@@ -28122,7 +28532,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_18close
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":612
+/* "onefold/connectors/kafka/bridge.pyx":630
  *         self._lent.clear()
  * 
  *     def __dealloc__(self):             # <<<<<<<<<<<<<<
@@ -28151,18 +28561,18 @@ static void __pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_20__dealloc_
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__dealloc__", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":613
+  /* "onefold/connectors/kafka/bridge.pyx":631
  * 
  *     def __dealloc__(self):
  *         self._destroy()  # before the buffers that it was lent             # <<<<<<<<<<<<<<
  * 
  * 
 */
-  __pyx_t_1 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Producer *)__pyx_v_self->__pyx_base.__pyx_vtab)->__pyx_base._destroy(((struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Client *)__pyx_v_self)); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 613, __pyx_L1_error)
+  __pyx_t_1 = ((struct __pyx_vtabstruct_7onefold_10connectors_5kafka_6bridge_Producer *)__pyx_v_self->__pyx_base.__pyx_vtab)->__pyx_base._destroy(((struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Client *)__pyx_v_self)); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 631, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":612
+  /* "onefold/connectors/kafka/bridge.pyx":630
  *         self._lent.clear()
  * 
  *     def __dealloc__(self):             # <<<<<<<<<<<<<<
@@ -28384,7 +28794,7 @@ static PyObject *__pyx_pf_7onefold_10connectors_5kafka_6bridge_8Producer_24__set
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":626
+/* "onefold/connectors/kafka/bridge.pyx":644
  *     cdef bint _is_there, _has_nulls, _has_content
  * 
  *     def __init__(self, array):             # <<<<<<<<<<<<<<
@@ -28430,32 +28840,32 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_array,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL_TPNEW(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 626, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 644, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 626, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 644, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__init__", 0) < (0)) __PYX_ERR(0, 626, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__init__", 0) < (0)) __PYX_ERR(0, 644, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 1; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__init__", 1, 1, 1, i); __PYX_ERR(0, 626, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__init__", 1, 1, 1, i); __PYX_ERR(0, 644, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 1)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 626, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 644, __pyx_L3_error)
     }
     __pyx_v_array = values[0];
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("__init__", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 626, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("__init__", 1, 1, 1, __pyx_nargs); __PYX_ERR(0, 644, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -28501,7 +28911,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__init__", 0);
 
-  /* "onefold/connectors/kafka/bridge.pyx":627
+  /* "onefold/connectors/kafka/bridge.pyx":645
  * 
  *     def __init__(self, array):
  *         self._is_there = array is not None             # <<<<<<<<<<<<<<
@@ -28511,7 +28921,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
   __pyx_t_1 = (__pyx_v_array != Py_None);
   __pyx_v_self->_is_there = __pyx_t_1;
 
-  /* "onefold/connectors/kafka/bridge.pyx":628
+  /* "onefold/connectors/kafka/bridge.pyx":646
  *     def __init__(self, array):
  *         self._is_there = array is not None
  *         if array is None:             # <<<<<<<<<<<<<<
@@ -28522,7 +28932,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
   if (__pyx_t_1) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":629
+    /* "onefold/connectors/kafka/bridge.pyx":647
  *         self._is_there = array is not None
  *         if array is None:
  *             return             # <<<<<<<<<<<<<<
@@ -28534,7 +28944,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
     }
     goto __pyx_L0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":628
+    /* "onefold/connectors/kafka/bridge.pyx":646
  *     def __init__(self, array):
  *         self._is_there = array is not None
  *         if array is None:             # <<<<<<<<<<<<<<
@@ -28543,19 +28953,19 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":630
+  /* "onefold/connectors/kafka/bridge.pyx":648
  *         if array is None:
  *             return
  *         if array.type != pa.large_binary():             # <<<<<<<<<<<<<<
  *             raise TypeError(f"large_binary was expected, not {array.type}")
  *         validity, bounds, content = array.buffers()
 */
-  __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_v_array, __pyx_mstate_global->__pyx_n_u_type); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 630, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_v_array, __pyx_mstate_global->__pyx_n_u_type); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 648, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   __pyx_t_4 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_pa); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 630, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_pa); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 648, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_large_binary); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 630, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_large_binary); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 648, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __pyx_t_7 = 1;
@@ -28575,16 +28985,16 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
     __pyx_t_3 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_6, __pyx_callargs+__pyx_t_7, (1-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-    if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 630, __pyx_L1_error)
+    if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 648, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
   }
-  __pyx_t_1 = __Pyx_PyObject_CompareBoolNe_object_object(__pyx_t_2, __pyx_t_3, Py_NE); if (unlikely((__pyx_t_1 < 0))) __PYX_ERR(0, 630, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_CompareBoolNe_object_object(__pyx_t_2, __pyx_t_3, Py_NE); if (unlikely((__pyx_t_1 < 0))) __PYX_ERR(0, 648, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
   __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
   if (unlikely(__pyx_t_1)) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":631
+    /* "onefold/connectors/kafka/bridge.pyx":649
  *             return
  *         if array.type != pa.large_binary():
  *             raise TypeError(f"large_binary was expected, not {array.type}")             # <<<<<<<<<<<<<<
@@ -28592,12 +29002,12 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
  *         self._kept, self._offset = array, array.offset
 */
     __pyx_t_2 = NULL;
-    __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_v_array, __pyx_mstate_global->__pyx_n_u_type); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 631, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_v_array, __pyx_mstate_global->__pyx_n_u_type); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 649, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
-    __pyx_t_4 = __Pyx_PyObject_FormatSimple(__pyx_t_6, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 631, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyObject_FormatSimple(__pyx_t_6, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 649, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-    __pyx_t_6 = __Pyx_PyUnicode_Concat(__pyx_mstate_global->__pyx_kp_u_large_binary_was_expected_not, __pyx_t_4); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 631, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyUnicode_Concat(__pyx_mstate_global->__pyx_kp_u_large_binary_was_expected_not, __pyx_t_4); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 649, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
     __pyx_t_7 = 1;
@@ -28606,14 +29016,14 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
       __pyx_t_3 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_TypeError)), __pyx_callargs+__pyx_t_7, (2-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
       __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 631, __pyx_L1_error)
+      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 649, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_3);
     }
     __Pyx_Raise(__pyx_t_3, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    __PYX_ERR(0, 631, __pyx_L1_error)
+    __PYX_ERR(0, 649, __pyx_L1_error)
 
-    /* "onefold/connectors/kafka/bridge.pyx":630
+    /* "onefold/connectors/kafka/bridge.pyx":648
  *         if array is None:
  *             return
  *         if array.type != pa.large_binary():             # <<<<<<<<<<<<<<
@@ -28622,7 +29032,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":632
+  /* "onefold/connectors/kafka/bridge.pyx":650
  *         if array.type != pa.large_binary():
  *             raise TypeError(f"large_binary was expected, not {array.type}")
  *         validity, bounds, content = array.buffers()             # <<<<<<<<<<<<<<
@@ -28636,7 +29046,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
     PyObject *__pyx_callargs[2] = {__pyx_t_6, NULL};
     __pyx_t_3 = __Pyx_PyObject_FastCallMethod((PyObject*)__pyx_mstate_global->__pyx_n_u_buffers, __pyx_callargs+__pyx_t_7, (1-__pyx_t_7) | (1*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_6); __pyx_t_6 = 0;
-    if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 632, __pyx_L1_error)
+    if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 650, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
   }
   if ((likely(PyTuple_CheckExact(__pyx_t_3))) || (PyList_CheckExact(__pyx_t_3))) {
@@ -28645,7 +29055,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
     if (unlikely(size != 3)) {
       if (size > 3) __Pyx_RaiseTooManyValuesError(3);
       else if (size >= 0) __Pyx_RaiseNeedMoreValuesError(size);
-      __PYX_ERR(0, 632, __pyx_L1_error)
+      __PYX_ERR(0, 650, __pyx_L1_error)
     }
     #if CYTHON_ASSUME_SAFE_MACROS && !CYTHON_AVOID_BORROWED_REFS
     if (likely(PyTuple_CheckExact(sequence))) {
@@ -28657,27 +29067,27 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
       __Pyx_INCREF(__pyx_t_4);
     } else {
       __pyx_t_6 = __Pyx_PyList_GET_ITEM_REF(sequence, 0, __Pyx_ReferenceSharing_SharedReference);
-      if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 632, __pyx_L1_error)
+      if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 650, __pyx_L1_error)
       __Pyx_XGOTREF(__pyx_t_6);
       __pyx_t_2 = __Pyx_PyList_GET_ITEM_REF(sequence, 1, __Pyx_ReferenceSharing_SharedReference);
-      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 632, __pyx_L1_error)
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 650, __pyx_L1_error)
       __Pyx_XGOTREF(__pyx_t_2);
       __pyx_t_4 = __Pyx_PyList_GET_ITEM_REF(sequence, 2, __Pyx_ReferenceSharing_SharedReference);
-      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 632, __pyx_L1_error)
+      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 650, __pyx_L1_error)
       __Pyx_XGOTREF(__pyx_t_4);
     }
     #else
-    __pyx_t_6 = __Pyx_PySequence_ITEM(sequence, 0); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 632, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PySequence_ITEM(sequence, 0); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 650, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
-    __pyx_t_2 = __Pyx_PySequence_ITEM(sequence, 1); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 632, __pyx_L1_error)
+    __pyx_t_2 = __Pyx_PySequence_ITEM(sequence, 1); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 650, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
-    __pyx_t_4 = __Pyx_PySequence_ITEM(sequence, 2); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 632, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PySequence_ITEM(sequence, 2); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 650, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     #endif
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
   } else {
     Py_ssize_t index = -1;
-    __pyx_t_5 = PyObject_GetIter(__pyx_t_3); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 632, __pyx_L1_error)
+    __pyx_t_5 = PyObject_GetIter(__pyx_t_3); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 650, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
     __pyx_t_8 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_5);
@@ -28687,7 +29097,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
     __Pyx_GOTREF(__pyx_t_2);
     index = 2; __pyx_t_4 = __pyx_t_8(__pyx_t_5); if (unlikely(!__pyx_t_4)) goto __pyx_L5_unpacking_failed;
     __Pyx_GOTREF(__pyx_t_4);
-    if (__Pyx_IternextUnpackEndCheck(__pyx_t_8(__pyx_t_5), 3) < (0)) __PYX_ERR(0, 632, __pyx_L1_error)
+    if (__Pyx_IternextUnpackEndCheck(__pyx_t_8(__pyx_t_5), 3) < (0)) __PYX_ERR(0, 650, __pyx_L1_error)
     __pyx_t_8 = NULL;
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     goto __pyx_L6_unpacking_done;
@@ -28695,7 +29105,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __pyx_t_8 = NULL;
     if (__Pyx_IterFinish() == 0) __Pyx_RaiseNeedMoreValuesError(index);
-    __PYX_ERR(0, 632, __pyx_L1_error)
+    __PYX_ERR(0, 650, __pyx_L1_error)
     __pyx_L6_unpacking_done:;
   }
   __pyx_v_validity = __pyx_t_6;
@@ -28705,7 +29115,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
   __pyx_v_content = __pyx_t_4;
   __pyx_t_4 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":633
+  /* "onefold/connectors/kafka/bridge.pyx":651
  *             raise TypeError(f"large_binary was expected, not {array.type}")
  *         validity, bounds, content = array.buffers()
  *         self._kept, self._offset = array, array.offset             # <<<<<<<<<<<<<<
@@ -28714,9 +29124,9 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
 */
   __pyx_t_3 = __pyx_v_array;
   __Pyx_INCREF(__pyx_t_3);
-  __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_v_array, __pyx_mstate_global->__pyx_n_u_offset); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 633, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_v_array, __pyx_mstate_global->__pyx_n_u_offset); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 651, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
-  __pyx_t_9 = __Pyx_PyLong_As_int64_t(__pyx_t_4); if (unlikely((__pyx_t_9 == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 633, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_PyLong_As_int64_t(__pyx_t_4); if (unlikely((__pyx_t_9 == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 651, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
   __Pyx_GIVEREF(__pyx_t_3);
   __Pyx_GOTREF(__pyx_v_self->_kept);
@@ -28724,22 +29134,22 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
   __pyx_t_3 = 0;
   __pyx_v_self->_offset = __pyx_t_9;
 
-  /* "onefold/connectors/kafka/bridge.pyx":634
+  /* "onefold/connectors/kafka/bridge.pyx":652
  *         validity, bounds, content = array.buffers()
  *         self._kept, self._offset = array, array.offset
  *         self._has_nulls = array.null_count > 0             # <<<<<<<<<<<<<<
  *         if self._has_nulls:
  *             self._validity = np.frombuffer(validity, np.uint8)
 */
-  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_v_array, __pyx_mstate_global->__pyx_n_u_null_count); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 634, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_v_array, __pyx_mstate_global->__pyx_n_u_null_count); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 652, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
-  __pyx_t_4 = __Pyx_PyObject_CompareGt_object_int(__pyx_t_3, __pyx_mstate_global->__pyx_int_0, Py_GT); __Pyx_XGOTREF(__pyx_t_4); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 634, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyObject_CompareGt_object_int(__pyx_t_3, __pyx_mstate_global->__pyx_int_0, Py_GT); __Pyx_XGOTREF(__pyx_t_4); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 652, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-  __pyx_t_1 = __Pyx_PyObject_IsTrue(__pyx_t_4); if (unlikely((__pyx_t_1 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 634, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_IsTrue(__pyx_t_4); if (unlikely((__pyx_t_1 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 652, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
   __pyx_v_self->_has_nulls = __pyx_t_1;
 
-  /* "onefold/connectors/kafka/bridge.pyx":635
+  /* "onefold/connectors/kafka/bridge.pyx":653
  *         self._kept, self._offset = array, array.offset
  *         self._has_nulls = array.null_count > 0
  *         if self._has_nulls:             # <<<<<<<<<<<<<<
@@ -28748,7 +29158,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
 */
   if (__pyx_v_self->_has_nulls) {
 
-    /* "onefold/connectors/kafka/bridge.pyx":636
+    /* "onefold/connectors/kafka/bridge.pyx":654
  *         self._has_nulls = array.null_count > 0
  *         if self._has_nulls:
  *             self._validity = np.frombuffer(validity, np.uint8)             # <<<<<<<<<<<<<<
@@ -28756,14 +29166,14 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
  *         if self._is_there:
 */
     __pyx_t_3 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 636, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 654, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
-    __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_frombuffer); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 636, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_frombuffer); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 654, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 636, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 654, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
-    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_uint8); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 636, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_uint8); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 654, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
     __pyx_t_7 = 1;
@@ -28784,17 +29194,17 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
       __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
       __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
       __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 636, __pyx_L1_error)
+      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 654, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_4);
     }
-    __pyx_t_10 = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint8_t__const__(__pyx_t_4, 0); if (unlikely(!__pyx_t_10.memview)) __PYX_ERR(0, 636, __pyx_L1_error)
+    __pyx_t_10 = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint8_t__const__(__pyx_t_4, 0); if (unlikely(!__pyx_t_10.memview)) __PYX_ERR(0, 654, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
     __PYX_XCLEAR_MEMVIEW(&__pyx_v_self->_validity, 0);
     __pyx_v_self->_validity = __pyx_t_10;
     __pyx_t_10.memview = NULL;
     __pyx_t_10.data = NULL;
 
-    /* "onefold/connectors/kafka/bridge.pyx":635
+    /* "onefold/connectors/kafka/bridge.pyx":653
  *         self._kept, self._offset = array, array.offset
  *         self._has_nulls = array.null_count > 0
  *         if self._has_nulls:             # <<<<<<<<<<<<<<
@@ -28803,18 +29213,18 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":637
+  /* "onefold/connectors/kafka/bridge.pyx":655
  *         if self._has_nulls:
  *             self._validity = np.frombuffer(validity, np.uint8)
  *         self._is_there = len(array) > 0             # <<<<<<<<<<<<<<
  *         if self._is_there:
  *             self._bounds = np.frombuffer(bounds, np.int64)
 */
-  __pyx_t_11 = PyObject_Length(__pyx_v_array); if (unlikely(__pyx_t_11 == ((Py_ssize_t)-1))) __PYX_ERR(0, 637, __pyx_L1_error)
+  __pyx_t_11 = PyObject_Length(__pyx_v_array); if (unlikely(__pyx_t_11 == ((Py_ssize_t)-1))) __PYX_ERR(0, 655, __pyx_L1_error)
   __pyx_v_self->_is_there = (__pyx_t_11 > 0);
 
 
-  /* "onefold/connectors/kafka/bridge.pyx":638
+  /* "onefold/connectors/kafka/bridge.pyx":656
  *             self._validity = np.frombuffer(validity, np.uint8)
  *         self._is_there = len(array) > 0
  *         if self._is_there:             # <<<<<<<<<<<<<<
@@ -28823,7 +29233,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
 */
   if (__pyx_v_self->_is_there) {
 
-    /* "onefold/connectors/kafka/bridge.pyx":639
+    /* "onefold/connectors/kafka/bridge.pyx":657
  *         self._is_there = len(array) > 0
  *         if self._is_there:
  *             self._bounds = np.frombuffer(bounds, np.int64)             # <<<<<<<<<<<<<<
@@ -28831,14 +29241,14 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
  *         if self._has_content:
 */
     __pyx_t_6 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 639, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 657, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_frombuffer); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 639, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_frombuffer); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 657, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-    __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 639, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 657, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_int64); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 639, __pyx_L1_error)
+    __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_int64); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 657, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __pyx_t_7 = 1;
@@ -28859,17 +29269,17 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
       __Pyx_XDECREF(__pyx_t_6); __pyx_t_6 = 0;
       __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
       __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 639, __pyx_L1_error)
+      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 657, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_4);
     }
-    __pyx_t_12 = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_int64_t__const__(__pyx_t_4, 0); if (unlikely(!__pyx_t_12.memview)) __PYX_ERR(0, 639, __pyx_L1_error)
+    __pyx_t_12 = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_int64_t__const__(__pyx_t_4, 0); if (unlikely(!__pyx_t_12.memview)) __PYX_ERR(0, 657, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
     __PYX_XCLEAR_MEMVIEW(&__pyx_v_self->_bounds, 0);
     __pyx_v_self->_bounds = __pyx_t_12;
     __pyx_t_12.memview = NULL;
     __pyx_t_12.data = NULL;
 
-    /* "onefold/connectors/kafka/bridge.pyx":638
+    /* "onefold/connectors/kafka/bridge.pyx":656
  *             self._validity = np.frombuffer(validity, np.uint8)
  *         self._is_there = len(array) > 0
  *         if self._is_there:             # <<<<<<<<<<<<<<
@@ -28878,7 +29288,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":640
+  /* "onefold/connectors/kafka/bridge.pyx":658
  *         if self._is_there:
  *             self._bounds = np.frombuffer(bounds, np.int64)
  *         self._has_content = content is not None and content.size > 0             # <<<<<<<<<<<<<<
@@ -28894,9 +29304,9 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
 
     goto __pyx_L9_bool_binop_done;
   }
-  __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_v_content, __pyx_mstate_global->__pyx_n_u_size); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 640, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_v_content, __pyx_mstate_global->__pyx_n_u_size); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 658, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
-  __pyx_t_13 = __Pyx_PyObject_CompareBoolGt_object_int(__pyx_t_4, __pyx_mstate_global->__pyx_int_0, Py_GT); if (unlikely((__pyx_t_13 < 0))) __PYX_ERR(0, 640, __pyx_L1_error)
+  __pyx_t_13 = __Pyx_PyObject_CompareBoolGt_object_int(__pyx_t_4, __pyx_mstate_global->__pyx_int_0, Py_GT); if (unlikely((__pyx_t_13 < 0))) __PYX_ERR(0, 658, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
 
   __pyx_t_1 = __pyx_t_13;
@@ -28904,7 +29314,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
   __pyx_L9_bool_binop_done:;
   __pyx_v_self->_has_content = __pyx_t_1;
 
-  /* "onefold/connectors/kafka/bridge.pyx":641
+  /* "onefold/connectors/kafka/bridge.pyx":659
  *             self._bounds = np.frombuffer(bounds, np.int64)
  *         self._has_content = content is not None and content.size > 0
  *         if self._has_content:             # <<<<<<<<<<<<<<
@@ -28913,7 +29323,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
 */
   if (__pyx_v_self->_has_content) {
 
-    /* "onefold/connectors/kafka/bridge.pyx":642
+    /* "onefold/connectors/kafka/bridge.pyx":660
  *         self._has_content = content is not None and content.size > 0
  *         if self._has_content:
  *             self._content = np.frombuffer(content, np.uint8)             # <<<<<<<<<<<<<<
@@ -28921,14 +29331,14 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
  *     cdef void *cell(self, int64_t row, size_t *size) noexcept nogil:
 */
     __pyx_t_3 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 642, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 660, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
-    __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_frombuffer); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 642, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_frombuffer); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 660, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 642, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_np); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 660, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
-    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_uint8); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 642, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_uint8); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 660, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
     __pyx_t_7 = 1;
@@ -28949,17 +29359,17 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
       __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
       __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
       __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 642, __pyx_L1_error)
+      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 660, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_4);
     }
-    __pyx_t_14 = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint8_t__const__(__pyx_t_4, 0); if (unlikely(!__pyx_t_14.memview)) __PYX_ERR(0, 642, __pyx_L1_error)
+    __pyx_t_14 = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint8_t__const__(__pyx_t_4, 0); if (unlikely(!__pyx_t_14.memview)) __PYX_ERR(0, 660, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
     __PYX_XCLEAR_MEMVIEW(&__pyx_v_self->_content, 0);
     __pyx_v_self->_content = __pyx_t_14;
     __pyx_t_14.memview = NULL;
     __pyx_t_14.data = NULL;
 
-    /* "onefold/connectors/kafka/bridge.pyx":641
+    /* "onefold/connectors/kafka/bridge.pyx":659
  *             self._bounds = np.frombuffer(bounds, np.int64)
  *         self._has_content = content is not None and content.size > 0
  *         if self._has_content:             # <<<<<<<<<<<<<<
@@ -28968,7 +29378,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":626
+  /* "onefold/connectors/kafka/bridge.pyx":644
  *     cdef bint _is_there, _has_nulls, _has_content
  * 
  *     def __init__(self, array):             # <<<<<<<<<<<<<<
@@ -28999,7 +29409,7 @@ static int __pyx_pf_7onefold_10connectors_5kafka_6bridge_6_Cells___init__(struct
   return __pyx_r;
 }
 
-/* "onefold/connectors/kafka/bridge.pyx":644
+/* "onefold/connectors/kafka/bridge.pyx":662
  *             self._content = np.frombuffer(content, np.uint8)
  * 
  *     cdef void *cell(self, int64_t row, size_t *size) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -29015,7 +29425,7 @@ static void *__pyx_f_7onefold_10connectors_5kafka_6bridge_6_Cells_cell(struct __
   Py_ssize_t __pyx_t_3;
   Py_ssize_t __pyx_t_4;
 
-  /* "onefold/connectors/kafka/bridge.pyx":645
+  /* "onefold/connectors/kafka/bridge.pyx":663
  * 
  *     cdef void *cell(self, int64_t row, size_t *size) noexcept nogil:
  *         cdef int64_t place = row + self._offset             # <<<<<<<<<<<<<<
@@ -29024,7 +29434,7 @@ static void *__pyx_f_7onefold_10connectors_5kafka_6bridge_6_Cells_cell(struct __
 */
   __pyx_v_place = (__pyx_v_row + __pyx_v_self->_offset);
 
-  /* "onefold/connectors/kafka/bridge.pyx":646
+  /* "onefold/connectors/kafka/bridge.pyx":664
  *     cdef void *cell(self, int64_t row, size_t *size) noexcept nogil:
  *         cdef int64_t place = row + self._offset
  *         size[0] = 0             # <<<<<<<<<<<<<<
@@ -29033,7 +29443,7 @@ static void *__pyx_f_7onefold_10connectors_5kafka_6bridge_6_Cells_cell(struct __
 */
   (__pyx_v_size[0]) = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":647
+  /* "onefold/connectors/kafka/bridge.pyx":665
  *         cdef int64_t place = row + self._offset
  *         size[0] = 0
  *         if not self._is_there or (self._has_nulls and not (self._validity[place >> 3] >> (place & 7)) & 1):             # <<<<<<<<<<<<<<
@@ -29066,7 +29476,7 @@ static void *__pyx_f_7onefold_10connectors_5kafka_6bridge_6_Cells_cell(struct __
   if (__pyx_t_1) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":648
+    /* "onefold/connectors/kafka/bridge.pyx":666
  *         size[0] = 0
  *         if not self._is_there or (self._has_nulls and not (self._validity[place >> 3] >> (place & 7)) & 1):
  *             return NULL             # <<<<<<<<<<<<<<
@@ -29079,7 +29489,7 @@ static void *__pyx_f_7onefold_10connectors_5kafka_6bridge_6_Cells_cell(struct __
     }
     goto __pyx_L0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":647
+    /* "onefold/connectors/kafka/bridge.pyx":665
  *         cdef int64_t place = row + self._offset
  *         size[0] = 0
  *         if not self._is_there or (self._has_nulls and not (self._validity[place >> 3] >> (place & 7)) & 1):             # <<<<<<<<<<<<<<
@@ -29088,7 +29498,7 @@ static void *__pyx_f_7onefold_10connectors_5kafka_6bridge_6_Cells_cell(struct __
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":649
+  /* "onefold/connectors/kafka/bridge.pyx":667
  *         if not self._is_there or (self._has_nulls and not (self._validity[place >> 3] >> (place & 7)) & 1):
  *             return NULL
  *         size[0] = self._bounds[place + 1] - self._bounds[place]             # <<<<<<<<<<<<<<
@@ -29099,7 +29509,7 @@ static void *__pyx_f_7onefold_10connectors_5kafka_6bridge_6_Cells_cell(struct __
   __pyx_t_4 = __pyx_v_place;
   (__pyx_v_size[0]) = ((*((int64_t const  *) ( /* dim=0 */ ((char *) (((int64_t const  *) __pyx_v_self->_bounds.data) + __pyx_t_3)) ))) - (*((int64_t const  *) ( /* dim=0 */ ((char *) (((int64_t const  *) __pyx_v_self->_bounds.data) + __pyx_t_4)) ))));
 
-  /* "onefold/connectors/kafka/bridge.pyx":650
+  /* "onefold/connectors/kafka/bridge.pyx":668
  *             return NULL
  *         size[0] = self._bounds[place + 1] - self._bounds[place]
  *         if not self._has_content:             # <<<<<<<<<<<<<<
@@ -29111,7 +29521,7 @@ static void *__pyx_f_7onefold_10connectors_5kafka_6bridge_6_Cells_cell(struct __
   if (__pyx_t_1) {
 
 
-    /* "onefold/connectors/kafka/bridge.pyx":651
+    /* "onefold/connectors/kafka/bridge.pyx":669
  *         size[0] = self._bounds[place + 1] - self._bounds[place]
  *         if not self._has_content:
  *             return <void *>b""             # <<<<<<<<<<<<<<
@@ -29123,7 +29533,7 @@ static void *__pyx_f_7onefold_10connectors_5kafka_6bridge_6_Cells_cell(struct __
     }
     goto __pyx_L0;
 
-    /* "onefold/connectors/kafka/bridge.pyx":650
+    /* "onefold/connectors/kafka/bridge.pyx":668
  *             return NULL
  *         size[0] = self._bounds[place + 1] - self._bounds[place]
  *         if not self._has_content:             # <<<<<<<<<<<<<<
@@ -29132,7 +29542,7 @@ static void *__pyx_f_7onefold_10connectors_5kafka_6bridge_6_Cells_cell(struct __
 */
   }
 
-  /* "onefold/connectors/kafka/bridge.pyx":652
+  /* "onefold/connectors/kafka/bridge.pyx":670
  *         if not self._has_content:
  *             return <void *>b""
  *         return <void *>(&self._content[0] + self._bounds[place])             # <<<<<<<<<<<<<<
@@ -29145,7 +29555,7 @@ static void *__pyx_f_7onefold_10connectors_5kafka_6bridge_6_Cells_cell(struct __
   }
   goto __pyx_L0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":644
+  /* "onefold/connectors/kafka/bridge.pyx":662
  *             self._content = np.frombuffer(content, np.uint8)
  * 
  *     cdef void *cell(self, int64_t row, size_t *size) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -30268,8 +30678,9 @@ static int __pyx_tp_init_7onefold_10connectors_5kafka_6bridge_Consumer(PyObject 
 static PyMethodDef __pyx_methods_7onefold_10connectors_5kafka_6bridge_Consumer[] = {
   {"attach", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_3attach, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_7onefold_10connectors_5kafka_6bridge_8Consumer_2attach},
   {"commit", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_5commit, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_7onefold_10connectors_5kafka_6bridge_8Consumer_4commit},
-  {"__reduce_cython__", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_7__reduce_cython__, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0},
-  {"__setstate_cython__", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_9__setstate_cython__, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0},
+  {"committed", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_7committed, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_7onefold_10connectors_5kafka_6bridge_8Consumer_6committed},
+  {"__reduce_cython__", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_9__reduce_cython__, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0},
+  {"__setstate_cython__", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_7onefold_10connectors_5kafka_6bridge_8Consumer_11__setstate_cython__, __Pyx_METH_FASTCALL|METH_KEYWORDS, 0},
   {0, 0, 0, 0}
 };
 #if CYTHON_USE_TYPE_SPECS
@@ -32201,14 +32612,14 @@ static int __Pyx_modinit_Exttype___pyx_obj_7onefold_10connectors_5kafka_6bridge_
   __pyx_vtable_7onefold_10connectors_5kafka_6bridge_Client._told = (PyObject *(*)(struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Client *, rd_kafka_event_t *))__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__told;
   __pyx_vtable_7onefold_10connectors_5kafka_6bridge_Client._destroy = (PyObject *(*)(struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Client *))__pyx_f_7onefold_10connectors_5kafka_6bridge_6Client__destroy;
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7onefold_10connectors_5kafka_6bridge_Client_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client)) __PYX_ERR(0, 183, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7onefold_10connectors_5kafka_6bridge_Client_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client)) __PYX_ERR(0, 184, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client = &__pyx_type_7onefold_10connectors_5kafka_6bridge_Client;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client) < (0)) __PYX_ERR(0, 183, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client) < (0)) __PYX_ERR(0, 184, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client);
@@ -32218,9 +32629,9 @@ static int __Pyx_modinit_Exttype___pyx_obj_7onefold_10connectors_5kafka_6bridge_
     __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client->tp_getattro = PyObject_GenericGetAttr;
   }
   #endif
-  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client, __pyx_vtabptr_7onefold_10connectors_5kafka_6bridge_Client) < (0)) __PYX_ERR(0, 183, __pyx_L1_error)
-  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Client, (PyObject *) __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client) < (0)) __PYX_ERR(0, 183, __pyx_L1_error)
-  if (__Pyx_setup_reduce((PyObject *) __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client) < (0)) __PYX_ERR(0, 183, __pyx_L1_error)
+  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client, __pyx_vtabptr_7onefold_10connectors_5kafka_6bridge_Client) < (0)) __PYX_ERR(0, 184, __pyx_L1_error)
+  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Client, (PyObject *) __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client) < (0)) __PYX_ERR(0, 184, __pyx_L1_error)
+  if (__Pyx_setup_reduce((PyObject *) __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client) < (0)) __PYX_ERR(0, 184, __pyx_L1_error)
   __Pyx_RefNannyFinishContext();
   return 0;
   __pyx_L1_error:;
@@ -32240,11 +32651,11 @@ static int __Pyx_modinit_Exttype___pyx_obj_7onefold_10connectors_5kafka_6bridge_
   __pyx_vtabptr_7onefold_10connectors_5kafka_6bridge_Consumer = &__pyx_vtable_7onefold_10connectors_5kafka_6bridge_Consumer;
   __pyx_vtable_7onefold_10connectors_5kafka_6bridge_Consumer.__pyx_base = *__pyx_vtabptr_7onefold_10connectors_5kafka_6bridge_Client;
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_t_1 = PyTuple_Pack(1, (PyObject *)__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 285, __pyx_L1_error)
+  __pyx_t_1 = PyTuple_Pack(1, (PyObject *)__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 286, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Consumer = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7onefold_10connectors_5kafka_6bridge_Consumer_spec, __pyx_t_1);
   __Pyx_XDECREF(__pyx_t_1); __pyx_t_1 = 0;
-  if (unlikely(!__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Consumer)) __PYX_ERR(0, 285, __pyx_L1_error)
+  if (unlikely(!__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Consumer)) __PYX_ERR(0, 286, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Consumer = &__pyx_type_7onefold_10connectors_5kafka_6bridge_Consumer;
   #endif
@@ -32252,7 +32663,7 @@ static int __Pyx_modinit_Exttype___pyx_obj_7onefold_10connectors_5kafka_6bridge_
   __pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Consumer->tp_base = __pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client;
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Consumer) < (0)) __PYX_ERR(0, 285, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Consumer) < (0)) __PYX_ERR(0, 286, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Consumer);
@@ -32262,9 +32673,9 @@ static int __Pyx_modinit_Exttype___pyx_obj_7onefold_10connectors_5kafka_6bridge_
     __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Consumer->tp_getattro = PyObject_GenericGetAttr;
   }
   #endif
-  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Consumer, __pyx_vtabptr_7onefold_10connectors_5kafka_6bridge_Consumer) < (0)) __PYX_ERR(0, 285, __pyx_L1_error)
-  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Consumer, (PyObject *) __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Consumer) < (0)) __PYX_ERR(0, 285, __pyx_L1_error)
-  if (__Pyx_setup_reduce((PyObject *) __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Consumer) < (0)) __PYX_ERR(0, 285, __pyx_L1_error)
+  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Consumer, __pyx_vtabptr_7onefold_10connectors_5kafka_6bridge_Consumer) < (0)) __PYX_ERR(0, 286, __pyx_L1_error)
+  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Consumer, (PyObject *) __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Consumer) < (0)) __PYX_ERR(0, 286, __pyx_L1_error)
+  if (__Pyx_setup_reduce((PyObject *) __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Consumer) < (0)) __PYX_ERR(0, 286, __pyx_L1_error)
   __Pyx_RefNannyFinishContext();
   return 0;
   __pyx_L1_error:;
@@ -32287,14 +32698,14 @@ static int __Pyx_modinit_Exttype___pyx_obj_7onefold_10connectors_5kafka_6bridge_
   __pyx_vtable_7onefold_10connectors_5kafka_6bridge_Partition._gathered = (PyObject *(*)(struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Partition *, Py_ssize_t, int))__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__gathered;
   __pyx_vtable_7onefold_10connectors_5kafka_6bridge_Partition._drop = (PyObject *(*)(struct __pyx_obj_7onefold_10connectors_5kafka_6bridge_Partition *))__pyx_f_7onefold_10connectors_5kafka_6bridge_9Partition__drop;
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7onefold_10connectors_5kafka_6bridge_Partition_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition)) __PYX_ERR(0, 322, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7onefold_10connectors_5kafka_6bridge_Partition_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition)) __PYX_ERR(0, 340, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition = &__pyx_type_7onefold_10connectors_5kafka_6bridge_Partition;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition) < (0)) __PYX_ERR(0, 322, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition) < (0)) __PYX_ERR(0, 340, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition);
@@ -32304,9 +32715,9 @@ static int __Pyx_modinit_Exttype___pyx_obj_7onefold_10connectors_5kafka_6bridge_
     __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition->tp_getattro = PyObject_GenericGetAttr;
   }
   #endif
-  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition, __pyx_vtabptr_7onefold_10connectors_5kafka_6bridge_Partition) < (0)) __PYX_ERR(0, 322, __pyx_L1_error)
-  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Partition, (PyObject *) __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition) < (0)) __PYX_ERR(0, 322, __pyx_L1_error)
-  if (__Pyx_setup_reduce((PyObject *) __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition) < (0)) __PYX_ERR(0, 322, __pyx_L1_error)
+  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition, __pyx_vtabptr_7onefold_10connectors_5kafka_6bridge_Partition) < (0)) __PYX_ERR(0, 340, __pyx_L1_error)
+  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Partition, (PyObject *) __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition) < (0)) __PYX_ERR(0, 340, __pyx_L1_error)
+  if (__Pyx_setup_reduce((PyObject *) __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition) < (0)) __PYX_ERR(0, 340, __pyx_L1_error)
   __Pyx_RefNannyFinishContext();
   return 0;
   __pyx_L1_error:;
@@ -32326,11 +32737,11 @@ static int __Pyx_modinit_Exttype___pyx_obj_7onefold_10connectors_5kafka_6bridge_
   __pyx_vtabptr_7onefold_10connectors_5kafka_6bridge_Producer = &__pyx_vtable_7onefold_10connectors_5kafka_6bridge_Producer;
   __pyx_vtable_7onefold_10connectors_5kafka_6bridge_Producer.__pyx_base = *__pyx_vtabptr_7onefold_10connectors_5kafka_6bridge_Client;
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_t_1 = PyTuple_Pack(1, (PyObject *)__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 494, __pyx_L1_error)
+  __pyx_t_1 = PyTuple_Pack(1, (PyObject *)__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 512, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7onefold_10connectors_5kafka_6bridge_Producer_spec, __pyx_t_1);
   __Pyx_XDECREF(__pyx_t_1); __pyx_t_1 = 0;
-  if (unlikely(!__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer)) __PYX_ERR(0, 494, __pyx_L1_error)
+  if (unlikely(!__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer)) __PYX_ERR(0, 512, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer = &__pyx_type_7onefold_10connectors_5kafka_6bridge_Producer;
   #endif
@@ -32338,7 +32749,7 @@ static int __Pyx_modinit_Exttype___pyx_obj_7onefold_10connectors_5kafka_6bridge_
   __pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer->tp_base = __pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client;
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer) < (0)) __PYX_ERR(0, 494, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer) < (0)) __PYX_ERR(0, 512, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer);
@@ -32348,9 +32759,9 @@ static int __Pyx_modinit_Exttype___pyx_obj_7onefold_10connectors_5kafka_6bridge_
     __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer->tp_getattro = PyObject_GenericGetAttr;
   }
   #endif
-  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer, __pyx_vtabptr_7onefold_10connectors_5kafka_6bridge_Producer) < (0)) __PYX_ERR(0, 494, __pyx_L1_error)
-  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Producer, (PyObject *) __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer) < (0)) __PYX_ERR(0, 494, __pyx_L1_error)
-  if (__Pyx_setup_reduce((PyObject *) __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer) < (0)) __PYX_ERR(0, 494, __pyx_L1_error)
+  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer, __pyx_vtabptr_7onefold_10connectors_5kafka_6bridge_Producer) < (0)) __PYX_ERR(0, 512, __pyx_L1_error)
+  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Producer, (PyObject *) __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer) < (0)) __PYX_ERR(0, 512, __pyx_L1_error)
+  if (__Pyx_setup_reduce((PyObject *) __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer) < (0)) __PYX_ERR(0, 512, __pyx_L1_error)
   __Pyx_RefNannyFinishContext();
   return 0;
   __pyx_L1_error:;
@@ -32370,14 +32781,14 @@ static int __Pyx_modinit_Exttype___pyx_obj_7onefold_10connectors_5kafka_6bridge_
   __pyx_vtabptr_7onefold_10connectors_5kafka_6bridge__Cells = &__pyx_vtable_7onefold_10connectors_5kafka_6bridge__Cells;
   __pyx_vtable_7onefold_10connectors_5kafka_6bridge__Cells.cell = (void *(*)(struct __pyx_obj_7onefold_10connectors_5kafka_6bridge__Cells *, int64_t, size_t *))__pyx_f_7onefold_10connectors_5kafka_6bridge_6_Cells_cell;
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge__Cells = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7onefold_10connectors_5kafka_6bridge__Cells_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge__Cells)) __PYX_ERR(0, 616, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge__Cells = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7onefold_10connectors_5kafka_6bridge__Cells_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge__Cells)) __PYX_ERR(0, 634, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge__Cells = &__pyx_type_7onefold_10connectors_5kafka_6bridge__Cells;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge__Cells) < (0)) __PYX_ERR(0, 616, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge__Cells) < (0)) __PYX_ERR(0, 634, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge__Cells);
@@ -32387,9 +32798,9 @@ static int __Pyx_modinit_Exttype___pyx_obj_7onefold_10connectors_5kafka_6bridge_
     __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge__Cells->tp_getattro = PyObject_GenericGetAttr;
   }
   #endif
-  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge__Cells, __pyx_vtabptr_7onefold_10connectors_5kafka_6bridge__Cells) < (0)) __PYX_ERR(0, 616, __pyx_L1_error)
-  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Cells, (PyObject *) __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge__Cells) < (0)) __PYX_ERR(0, 616, __pyx_L1_error)
-  if (__Pyx_setup_reduce((PyObject *) __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge__Cells) < (0)) __PYX_ERR(0, 616, __pyx_L1_error)
+  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge__Cells, __pyx_vtabptr_7onefold_10connectors_5kafka_6bridge__Cells) < (0)) __PYX_ERR(0, 634, __pyx_L1_error)
+  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Cells, (PyObject *) __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge__Cells) < (0)) __PYX_ERR(0, 634, __pyx_L1_error)
+  if (__Pyx_setup_reduce((PyObject *) __pyx_mstate->__pyx_ptype_7onefold_10connectors_5kafka_6bridge__Cells) < (0)) __PYX_ERR(0, 634, __pyx_L1_error)
   __Pyx_RefNannyFinishContext();
   return 0;
   __pyx_L1_error:;
@@ -33444,7 +33855,7 @@ __Pyx_RefNannySetupContext("PyInit_bridge", 0);
   if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_pa, __pyx_t_4) < (0)) __PYX_ERR(0, 16, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":137
+  /* "onefold/connectors/kafka/bridge.pyx":138
  * 
  * 
  * class KafkaFault(Exception):             # <<<<<<<<<<<<<<
@@ -33453,120 +33864,120 @@ __Pyx_RefNannySetupContext("PyInit_bridge", 0);
 */
   {
     PyObject* __pyx_temp[1] = {((PyObject *)(((PyTypeObject*)PyExc_Exception)))};
-    __pyx_t_4 = __Pyx_PyTuple_FromArray(__pyx_temp, 1); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 137, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyTuple_FromArray(__pyx_temp, 1); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 138, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
   }
   __pyx_t_5 = __pyx_t_4;
   __Pyx_INCREF(__pyx_t_5);
-  __pyx_t_9 = __Pyx_PEP560_update_bases(__pyx_t_5); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 137, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_PEP560_update_bases(__pyx_t_5); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 138, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_9);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-  __pyx_t_5 = __Pyx_CalculateMetaclass(NULL, __pyx_t_9); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 137, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_CalculateMetaclass(NULL, __pyx_t_9); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 138, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_10 = __Pyx_Py3MetaclassPrepare(__pyx_t_5, __pyx_t_9, __pyx_mstate_global->__pyx_n_u_KafkaFault, __pyx_mstate_global->__pyx_n_u_KafkaFault, (PyObject *) NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_kp_u_What_librdkafka_answered_instead); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 137, __pyx_L1_error)
+  __pyx_t_10 = __Pyx_Py3MetaclassPrepare(__pyx_t_5, __pyx_t_9, __pyx_mstate_global->__pyx_n_u_KafkaFault, __pyx_mstate_global->__pyx_n_u_KafkaFault, (PyObject *) NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_kp_u_What_librdkafka_answered_instead); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 138, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_10);
   if (__pyx_t_9 != __pyx_t_4) {
-    if (unlikely((PyDict_SetItemString(__pyx_t_10, "__orig_bases__", __pyx_t_4) < 0))) __PYX_ERR(0, 137, __pyx_L1_error)
+    if (unlikely((PyDict_SetItemString(__pyx_t_10, "__orig_bases__", __pyx_t_4) < 0))) __PYX_ERR(0, 138, __pyx_L1_error)
   }
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-  __pyx_t_4 = PyList_New(0); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 137, __pyx_L1_error)
+  __pyx_t_4 = PyList_New(0); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 138, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
 
-  /* "onefold/connectors/kafka/bridge.pyx":144
+  /* "onefold/connectors/kafka/bridge.pyx":145
  *     """
  * 
  *     def __init__(self, code, name, text, is_fatal=False, is_retriable=False, needs_abort=False):             # <<<<<<<<<<<<<<
  *         super().__init__(f"{name}: {text}")
  *         self.code = code
 */
-  __pyx_t_11 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_10KafkaFault_1__init__, 0, __pyx_mstate_global->__pyx_n_u_KafkaFault___init, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[0])); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 144, __pyx_L1_error)
+  __pyx_t_11 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_10KafkaFault_1__init__, 0, __pyx_mstate_global->__pyx_n_u_KafkaFault___init, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[0])); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 145, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_11);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_11);
   #endif
   PyList_Append(__pyx_t_4, __pyx_t_11);
   __Pyx_CyFunction_SetDefaultsTuple(__pyx_t_11, __pyx_mstate_global->__pyx_tuple[4]);
-  if (__Pyx_SetNameInClass(__pyx_t_10, __pyx_mstate_global->__pyx_n_u_init, __pyx_t_11) < (0)) __PYX_ERR(0, 144, __pyx_L1_error)
+  if (__Pyx_SetNameInClass(__pyx_t_10, __pyx_mstate_global->__pyx_n_u_init, __pyx_t_11) < (0)) __PYX_ERR(0, 145, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":137
+  /* "onefold/connectors/kafka/bridge.pyx":138
  * 
  * 
  * class KafkaFault(Exception):             # <<<<<<<<<<<<<<
  *     """What librdkafka answered instead of success.
  * 
 */
-  __pyx_t_11 = __Pyx_Py3ClassCreate(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_KafkaFault, __pyx_t_9, __pyx_t_10, NULL, 0, 0); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 137, __pyx_L1_error)
+  __pyx_t_11 = __Pyx_Py3ClassCreate(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_KafkaFault, __pyx_t_9, __pyx_t_10, NULL, 0, 0); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 138, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_11);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_11);
   #endif
-  if (__Pyx_CyFunction_InitClassCell(__pyx_t_4, __pyx_t_11) < (0)) __PYX_ERR(0, 137, __pyx_L1_error)
+  if (__Pyx_CyFunction_InitClassCell(__pyx_t_4, __pyx_t_11) < (0)) __PYX_ERR(0, 138, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_KafkaFault, __pyx_t_11) < (0)) __PYX_ERR(0, 137, __pyx_L1_error)
+  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_KafkaFault, __pyx_t_11) < (0)) __PYX_ERR(0, 138, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
   __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __Pyx_DECREF(__pyx_t_9); __pyx_t_9 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":178
+  /* "onefold/connectors/kafka/bridge.pyx":179
  * 
  * 
  * def version():             # <<<<<<<<<<<<<<
  *     """The library's version as a number: 0x020100ff is 2.1.0."""
  *     return rd_kafka_version()
 */
-  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_1version, 0, __pyx_mstate_global->__pyx_n_u_version, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[1])); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 178, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_1version, 0, __pyx_mstate_global->__pyx_n_u_version, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[1])); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 179, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_9);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_9);
   #endif
-  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_version, __pyx_t_9) < (0)) __PYX_ERR(0, 178, __pyx_L1_error)
+  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_version, __pyx_t_9) < (0)) __PYX_ERR(0, 179, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_9); __pyx_t_9 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":208
+  /* "onefold/connectors/kafka/bridge.pyx":209
  *         self._main = rd_kafka_queue_get_main(self._rk)
  * 
  *     def poll(self, int timeout_ms):             # <<<<<<<<<<<<<<
  *         """What happened, as tuples: ("error", KafkaFault), ("log", level, facility, text), ("stats", JSON text),
  *         ("delivered", messages, first KafkaFault or None, messages that failed). Waits for the first at most so long."""
 */
-  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_6Client_3poll, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Client_poll, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[2])); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 208, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_6Client_3poll, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Client_poll, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[2])); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 209, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_9);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_9);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client, __pyx_mstate_global->__pyx_n_u_poll, __pyx_t_9) < (0)) __PYX_ERR(0, 208, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client, __pyx_mstate_global->__pyx_n_u_poll, __pyx_t_9) < (0)) __PYX_ERR(0, 209, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_9); __pyx_t_9 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":258
+  /* "onefold/connectors/kafka/bridge.pyx":259
  *         return None
  * 
  *     def fatal_error(self):             # <<<<<<<<<<<<<<
  *         """The KafkaFault that ended this handle, or None."""
  *         cdef char errstr[TEXT_BYTES]
 */
-  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_6Client_5fatal_error, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Client_fatal_error, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[3])); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 258, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_6Client_5fatal_error, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Client_fatal_error, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[3])); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 259, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_9);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_9);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client, __pyx_mstate_global->__pyx_n_u_fatal_error, __pyx_t_9) < (0)) __PYX_ERR(0, 258, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client, __pyx_mstate_global->__pyx_n_u_fatal_error, __pyx_t_9) < (0)) __PYX_ERR(0, 259, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_9); __pyx_t_9 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":266
+  /* "onefold/connectors/kafka/bridge.pyx":267
  *         return KafkaFault(code, _text(rd_kafka_err2name(code)), _text(errstr), True) if code else None
  * 
  *     def close(self):             # <<<<<<<<<<<<<<
  *         """Let go, without a word to the cluster. May be called twice."""
  *         self._destroy()
 */
-  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_6Client_7close, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Client_close, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[4])); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 266, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_6Client_7close, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Client_close, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[4])); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 267, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_9);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_9);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client, __pyx_mstate_global->__pyx_n_u_close, __pyx_t_9) < (0)) __PYX_ERR(0, 266, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Client, __pyx_mstate_global->__pyx_n_u_close, __pyx_t_9) < (0)) __PYX_ERR(0, 267, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_9); __pyx_t_9 = 0;
 
   /* "(tree fragment)":1
@@ -33596,34 +34007,49 @@ __Pyx_RefNannySetupContext("PyInit_bridge", 0);
   if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_setstate_cython, __pyx_t_9) < (0)) __PYX_ERR(1, 3, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_9); __pyx_t_9 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":291
+  /* "onefold/connectors/kafka/bridge.pyx":292
  *         self._connect(OF_CONSUMER, settings, 0)
  * 
  *     def attach(self, str topic, int32_t partition, int64_t offset, int32_t leader_epoch, int wake):             # <<<<<<<<<<<<<<
  *         """Fetch a partition from an offset on into a queue of its own. leader_epoch: -1 when unknown; else librdkafka
  *         validates that the log was not truncated below the offset (KIP-320). wake: a file descriptor that gets a byte
 */
-  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Consumer_3attach, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Consumer_attach, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[7])); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 291, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Consumer_3attach, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Consumer_attach, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[7])); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 292, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_9);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_9);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Consumer, __pyx_mstate_global->__pyx_n_u_attach, __pyx_t_9) < (0)) __PYX_ERR(0, 291, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Consumer, __pyx_mstate_global->__pyx_n_u_attach, __pyx_t_9) < (0)) __PYX_ERR(0, 292, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_9); __pyx_t_9 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":312
+  /* "onefold/connectors/kafka/bridge.pyx":313
  *         return queue
  * 
  *     def commit(self, offsets):             # <<<<<<<<<<<<<<
  *         """Tell the group's coordinator where we are, without waiting. offsets: (topic, partition, offset)."""
  *         cdef rd_kafka_topic_partition_list_t *parts = rd_kafka_topic_partition_list_new(len(offsets))
 */
-  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Consumer_5commit, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Consumer_commit, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[8])); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 312, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Consumer_5commit, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Consumer_commit, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[8])); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 313, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_9);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_9);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Consumer, __pyx_mstate_global->__pyx_n_u_commit, __pyx_t_9) < (0)) __PYX_ERR(0, 312, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Consumer, __pyx_mstate_global->__pyx_n_u_commit, __pyx_t_9) < (0)) __PYX_ERR(0, 313, __pyx_L1_error)
+  __Pyx_DECREF(__pyx_t_9); __pyx_t_9 = 0;
+
+  /* "onefold/connectors/kafka/bridge.pyx":322
+ *             rd_kafka_topic_partition_list_destroy(parts)
+ * 
+ *     def committed(self, str topic, int32_t partition, int timeout_ms):             # <<<<<<<<<<<<<<
+ *         """The group's (offset, metadata bytes) of a partition; the offset is negative when there is none.
+ * 
+*/
+  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Consumer_7committed, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Consumer_committed, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[9])); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 322, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_9);
+  #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
+  PyUnstable_Object_EnableDeferredRefcount(__pyx_t_9);
+  #endif
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Consumer, __pyx_mstate_global->__pyx_n_u_committed, __pyx_t_9) < (0)) __PYX_ERR(0, 322, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_9); __pyx_t_9 = 0;
 
   /* "(tree fragment)":1
@@ -33631,7 +34057,7 @@ __Pyx_RefNannySetupContext("PyInit_bridge", 0);
  *     raise TypeError, "no default __reduce__ due to non-trivial __cinit__"
  * def __setstate_cython__(self, __pyx_state):
 */
-  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Consumer_7__reduce_cython__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Consumer___reduce_cython, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[9])); if (unlikely(!__pyx_t_9)) __PYX_ERR(1, 1, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Consumer_9__reduce_cython__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Consumer___reduce_cython, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[10])); if (unlikely(!__pyx_t_9)) __PYX_ERR(1, 1, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_9);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_9);
@@ -33645,7 +34071,7 @@ __Pyx_RefNannySetupContext("PyInit_bridge", 0);
  * def __setstate_cython__(self, __pyx_state):             # <<<<<<<<<<<<<<
  *     raise TypeError, "no default __reduce__ due to non-trivial __cinit__"
 */
-  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Consumer_9__setstate_cython__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Consumer___setstate_cython, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[10])); if (unlikely(!__pyx_t_9)) __PYX_ERR(1, 3, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Consumer_11__setstate_cython__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Consumer___setstate_cython, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[11])); if (unlikely(!__pyx_t_9)) __PYX_ERR(1, 3, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_9);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_9);
@@ -33653,49 +34079,49 @@ __Pyx_RefNannySetupContext("PyInit_bridge", 0);
   if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_setstate_cython, __pyx_t_9) < (0)) __PYX_ERR(1, 3, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_9); __pyx_t_9 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":344
+  /* "onefold/connectors/kafka/bridge.pyx":362
  *             raise MemoryError
  * 
  *     def take(self, Py_ssize_t rows, int64_t size_bytes, bint with_headers):             # <<<<<<<<<<<<<<
  *         """Messages that are here now: (columns or None, end offset or None, KafkaFault or None).
  * 
 */
-  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_9Partition_1take, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Partition_take, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[11])); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 344, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_9Partition_1take, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Partition_take, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[12])); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 362, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_9);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_9);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition, __pyx_mstate_global->__pyx_n_u_take, __pyx_t_9) < (0)) __PYX_ERR(0, 344, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition, __pyx_mstate_global->__pyx_n_u_take, __pyx_t_9) < (0)) __PYX_ERR(0, 362, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_9); __pyx_t_9 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":404
+  /* "onefold/connectors/kafka/bridge.pyx":422
  *         return values, keys, offsets, times, headers, leader_epoch
  * 
  *     def end(self):             # <<<<<<<<<<<<<<
  *         """The cached (low, high) offsets, -1001 where unknown; high is the last stable offset under read_committed."""
  *         cdef int64_t low = -1001, high = -1001
 */
-  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_9Partition_3end, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Partition_end, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[12])); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 404, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_9Partition_3end, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Partition_end, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[13])); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 422, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_9);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_9);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition, __pyx_mstate_global->__pyx_n_u_end, __pyx_t_9) < (0)) __PYX_ERR(0, 404, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition, __pyx_mstate_global->__pyx_n_u_end, __pyx_t_9) < (0)) __PYX_ERR(0, 422, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_9); __pyx_t_9 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":410
+  /* "onefold/connectors/kafka/bridge.pyx":428
  *         return low, high
  * 
  *     def detach(self):             # <<<<<<<<<<<<<<
  *         """Stop fetching it. May be called twice."""
  *         cdef rd_kafka_topic_partition_list_t *parts
 */
-  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_9Partition_5detach, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Partition_detach, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[13])); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 410, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_9Partition_5detach, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Partition_detach, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[14])); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 428, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_9);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_9);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition, __pyx_mstate_global->__pyx_n_u_detach, __pyx_t_9) < (0)) __PYX_ERR(0, 410, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Partition, __pyx_mstate_global->__pyx_n_u_detach, __pyx_t_9) < (0)) __PYX_ERR(0, 428, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_9); __pyx_t_9 = 0;
 
   /* "(tree fragment)":1
@@ -33703,7 +34129,7 @@ __Pyx_RefNannySetupContext("PyInit_bridge", 0);
  *     raise TypeError, "self._held,self._queue cannot be converted to a Python object for pickling"
  * def __setstate_cython__(self, __pyx_state):
 */
-  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_9Partition_9__reduce_cython__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Partition___reduce_cython, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[14])); if (unlikely(!__pyx_t_9)) __PYX_ERR(1, 1, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_9Partition_9__reduce_cython__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Partition___reduce_cython, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[15])); if (unlikely(!__pyx_t_9)) __PYX_ERR(1, 1, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_9);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_9);
@@ -33717,7 +34143,7 @@ __Pyx_RefNannySetupContext("PyInit_bridge", 0);
  * def __setstate_cython__(self, __pyx_state):             # <<<<<<<<<<<<<<
  *     raise TypeError, "self._held,self._queue cannot be converted to a Python object for pickling"
 */
-  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_9Partition_11__setstate_cython__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Partition___setstate_cython, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[15])); if (unlikely(!__pyx_t_9)) __PYX_ERR(1, 3, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_9Partition_11__setstate_cython__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Partition___setstate_cython, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[16])); if (unlikely(!__pyx_t_9)) __PYX_ERR(1, 3, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_9);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_9);
@@ -33725,17 +34151,17 @@ __Pyx_RefNannySetupContext("PyInit_bridge", 0);
   if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_setstate_cython, __pyx_t_9) < (0)) __PYX_ERR(1, 3, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_9); __pyx_t_9 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":507
+  /* "onefold/connectors/kafka/bridge.pyx":525
  *         self._connect(OF_PRODUCER, settings, OF_EVENT_DR)
  * 
  *     def produce(self, str topic, values, keys, partitions=None, *, int64_t first=0):             # <<<<<<<<<<<<<<
  *         """Put messages into the queue from row `first` on; returns how many rows of the batch are in it now.
  * 
 */
-  __pyx_t_9 = __Pyx_PyDict_NewPresized(1); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 507, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_PyDict_NewPresized(1); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 525, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_9);
-  if (PyDict_SetItem(__pyx_t_9, __pyx_mstate_global->__pyx_n_u_first, __pyx_mstate_global->__pyx_int_0) < (0)) __PYX_ERR(0, 507, __pyx_L1_error)
-  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_3produce, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer_produce, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[16])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 507, __pyx_L1_error)
+  if (PyDict_SetItem(__pyx_t_9, __pyx_mstate_global->__pyx_n_u_first, __pyx_mstate_global->__pyx_int_0) < (0)) __PYX_ERR(0, 525, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_3produce, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer_produce, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[17])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 525, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_5);
@@ -33743,127 +34169,127 @@ __Pyx_RefNannySetupContext("PyInit_bridge", 0);
   __Pyx_CyFunction_SetDefaultsTuple(__pyx_t_5, __pyx_mstate_global->__pyx_tuple[5]);
   __Pyx_CyFunction_SetDefaultsKwDict(__pyx_t_5, __pyx_t_9);
   __Pyx_DECREF(__pyx_t_9); __pyx_t_9 = 0;
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer, __pyx_mstate_global->__pyx_n_u_produce, __pyx_t_5) < (0)) __PYX_ERR(0, 507, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer, __pyx_mstate_global->__pyx_n_u_produce, __pyx_t_5) < (0)) __PYX_ERR(0, 525, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":555
+  /* "onefold/connectors/kafka/bridge.pyx":573
  *         return row
  * 
  *     def outstanding(self):             # <<<<<<<<<<<<<<
  *         """Messages in the queue or on their way."""
  *         return rd_kafka_outq_len(self._rk) if self._rk != NULL else 0
 */
-  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_5outstanding, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer_outstanding, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[17])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 555, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_5outstanding, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer_outstanding, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[18])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 573, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_5);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer, __pyx_mstate_global->__pyx_n_u_outstanding, __pyx_t_5) < (0)) __PYX_ERR(0, 555, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer, __pyx_mstate_global->__pyx_n_u_outstanding, __pyx_t_5) < (0)) __PYX_ERR(0, 573, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":559
+  /* "onefold/connectors/kafka/bridge.pyx":577
  *         return rd_kafka_outq_len(self._rk) if self._rk != NULL else 0
  * 
  *     def release(self):             # <<<<<<<<<<<<<<
  *         """Let go of the buffers of batches that were delivered. Nothing may be outstanding."""
  *         if not self.outstanding():
 */
-  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_7release, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer_release, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[18])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 559, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_7release, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer_release, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[19])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 577, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_5);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer, __pyx_mstate_global->__pyx_n_u_release, __pyx_t_5) < (0)) __PYX_ERR(0, 559, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer, __pyx_mstate_global->__pyx_n_u_release, __pyx_t_5) < (0)) __PYX_ERR(0, 577, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":564
+  /* "onefold/connectors/kafka/bridge.pyx":582
  *             self._lent.clear()
  * 
  *     def init_transactions(self, int timeout_ms):             # <<<<<<<<<<<<<<
  *         """Fence every producer of this transactional.id, and settle what the last one left open."""
  *         cdef rd_kafka_error_t *error
 */
-  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_9init_transactions, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer_init_transactions, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[19])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 564, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_9init_transactions, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer_init_transactions, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[20])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 582, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_5);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer, __pyx_mstate_global->__pyx_n_u_init_transactions, __pyx_t_5) < (0)) __PYX_ERR(0, 564, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer, __pyx_mstate_global->__pyx_n_u_init_transactions, __pyx_t_5) < (0)) __PYX_ERR(0, 582, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":571
+  /* "onefold/connectors/kafka/bridge.pyx":589
  *         _raise_if(error)
  * 
  *     def begin_transaction(self):             # <<<<<<<<<<<<<<
  *         """The next messages belong to a transaction."""
  *         _raise_if(rd_kafka_begin_transaction(self._rk))
 */
-  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_11begin_transaction, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer_begin_transaction, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[20])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 571, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_11begin_transaction, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer_begin_transaction, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[21])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 589, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_5);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer, __pyx_mstate_global->__pyx_n_u_begin_transaction, __pyx_t_5) < (0)) __PYX_ERR(0, 571, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer, __pyx_mstate_global->__pyx_n_u_begin_transaction, __pyx_t_5) < (0)) __PYX_ERR(0, 589, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":575
+  /* "onefold/connectors/kafka/bridge.pyx":593
  *         _raise_if(rd_kafka_begin_transaction(self._rk))
  * 
  *     def send_offsets(self, str group, offsets, int timeout_ms):             # <<<<<<<<<<<<<<
  *         """Commit offsets of a group inside the transaction. offsets: (topic, partition, offset, metadata bytes)."""
  *         cdef rd_kafka_topic_partition_list_t *parts = rd_kafka_topic_partition_list_new(len(offsets))
 */
-  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_13send_offsets, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer_send_offsets, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[21])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 575, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_13send_offsets, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer_send_offsets, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[22])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 593, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_5);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer, __pyx_mstate_global->__pyx_n_u_send_offsets, __pyx_t_5) < (0)) __PYX_ERR(0, 575, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer, __pyx_mstate_global->__pyx_n_u_send_offsets, __pyx_t_5) < (0)) __PYX_ERR(0, 593, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":593
+  /* "onefold/connectors/kafka/bridge.pyx":611
  *         _raise_if(error)
  * 
  *     def commit_transaction(self, int timeout_ms):             # <<<<<<<<<<<<<<
  *         """Commit; poll until nothing is outstanding before. Raises KafkaFault: the outcome may be unknown."""
  *         cdef rd_kafka_error_t *error
 */
-  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_15commit_transaction, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer_commit_transaction, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[22])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 593, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_15commit_transaction, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer_commit_transaction, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[23])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 611, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_5);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer, __pyx_mstate_global->__pyx_n_u_commit_transaction, __pyx_t_5) < (0)) __PYX_ERR(0, 593, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer, __pyx_mstate_global->__pyx_n_u_commit_transaction, __pyx_t_5) < (0)) __PYX_ERR(0, 611, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":600
+  /* "onefold/connectors/kafka/bridge.pyx":618
  *         _raise_if(error)
  * 
  *     def abort_transaction(self, int timeout_ms):             # <<<<<<<<<<<<<<
  *         """Purge, then abort."""
  *         cdef rd_kafka_error_t *error
 */
-  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_17abort_transaction, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer_abort_transaction, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[23])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 600, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_17abort_transaction, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer_abort_transaction, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[24])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 618, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_5);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer, __pyx_mstate_global->__pyx_n_u_abort_transaction, __pyx_t_5) < (0)) __PYX_ERR(0, 600, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer, __pyx_mstate_global->__pyx_n_u_abort_transaction, __pyx_t_5) < (0)) __PYX_ERR(0, 618, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
 
-  /* "onefold/connectors/kafka/bridge.pyx":607
+  /* "onefold/connectors/kafka/bridge.pyx":625
  *         _raise_if(error)
  * 
  *     def close(self):             # <<<<<<<<<<<<<<
  *         """Forget what is not sent, and let go. May be called twice."""
  *         self._destroy()
 */
-  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_19close, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer_close, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[24])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 607, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_19close, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer_close, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[25])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 625, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_5);
   #endif
-  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer, __pyx_mstate_global->__pyx_n_u_close, __pyx_t_5) < (0)) __PYX_ERR(0, 607, __pyx_L1_error)
+  if (__Pyx_SetItemOnTypeDict(__pyx_mstate_global->__pyx_ptype_7onefold_10connectors_5kafka_6bridge_Producer, __pyx_mstate_global->__pyx_n_u_close, __pyx_t_5) < (0)) __PYX_ERR(0, 625, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
 
   /* "(tree fragment)":1
@@ -33871,7 +34297,7 @@ __Pyx_RefNannySetupContext("PyInit_bridge", 0);
  *     raise TypeError, "no default __reduce__ due to non-trivial __cinit__"
  * def __setstate_cython__(self, __pyx_state):
 */
-  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_23__reduce_cython__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer___reduce_cython, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[25])); if (unlikely(!__pyx_t_5)) __PYX_ERR(1, 1, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_23__reduce_cython__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer___reduce_cython, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[26])); if (unlikely(!__pyx_t_5)) __PYX_ERR(1, 1, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_5);
@@ -33885,7 +34311,7 @@ __Pyx_RefNannySetupContext("PyInit_bridge", 0);
  * def __setstate_cython__(self, __pyx_state):             # <<<<<<<<<<<<<<
  *     raise TypeError, "no default __reduce__ due to non-trivial __cinit__"
 */
-  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_25__setstate_cython__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer___setstate_cython, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[26])); if (unlikely(!__pyx_t_5)) __PYX_ERR(1, 3, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_8Producer_25__setstate_cython__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Producer___setstate_cython, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[27])); if (unlikely(!__pyx_t_5)) __PYX_ERR(1, 3, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_5);
@@ -33898,7 +34324,7 @@ __Pyx_RefNannySetupContext("PyInit_bridge", 0);
  *     cdef tuple state
  *     cdef object _dict
 */
-  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_6_Cells_3__reduce_cython__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Cells___reduce_cython, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[27])); if (unlikely(!__pyx_t_5)) __PYX_ERR(1, 1, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_6_Cells_3__reduce_cython__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Cells___reduce_cython, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[28])); if (unlikely(!__pyx_t_5)) __PYX_ERR(1, 1, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_5);
@@ -33912,7 +34338,7 @@ __Pyx_RefNannySetupContext("PyInit_bridge", 0);
  * def __setstate_cython__(self, __pyx_state):             # <<<<<<<<<<<<<<
  *     __pyx_unpickle__Cells__set_state(self, __pyx_state)
 */
-  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_6_Cells_5__setstate_cython__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Cells___setstate_cython, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[28])); if (unlikely(!__pyx_t_5)) __PYX_ERR(1, 17, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_6_Cells_5__setstate_cython__, __Pyx_CYFUNCTION_CCLASS, __pyx_mstate_global->__pyx_n_u_Cells___setstate_cython, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[29])); if (unlikely(!__pyx_t_5)) __PYX_ERR(1, 17, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_5);
@@ -33927,7 +34353,7 @@ __Pyx_RefNannySetupContext("PyInit_bridge", 0);
  *     cdef object __pyx_result
  *     __Pyx_CheckUnpickleChecksum(__pyx_checksum, 0x905f85c, 0xc11d21f, 0xd62efdc, b'_bounds, _content, _has_content, _has_nulls, _is_there, _kept, _offset, _validity')
 */
-  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_3__pyx_unpickle__Cells, 0, __pyx_mstate_global->__pyx_n_u_pyx_unpickle__Cells, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[29])); if (unlikely(!__pyx_t_5)) __PYX_ERR(1, 4, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_CyFunction_New(&__pyx_mdef_7onefold_10connectors_5kafka_6bridge_3__pyx_unpickle__Cells, 0, __pyx_mstate_global->__pyx_n_u_pyx_unpickle__Cells, NULL, __pyx_mstate_global->__pyx_n_u_onefold_connectors_kafka_bridge, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[30])); if (unlikely(!__pyx_t_5)) __PYX_ERR(1, 4, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_5);
@@ -33988,7 +34414,7 @@ static int __Pyx_InitCachedBuiltins(__pyx_mstatetype *__pyx_mstate) {
   const char *__pyx_filename = NULL;
   int __pyx_clineno = 0;
   CYTHON_UNUSED_VAR(__pyx_mstate);
-  __pyx_builtin_super = __Pyx_GetBuiltinName(__pyx_mstate->__pyx_n_u_super); if (!__pyx_builtin_super) __PYX_ERR(0, 145, __pyx_L1_error)
+  __pyx_builtin_super = __Pyx_GetBuiltinName(__pyx_mstate->__pyx_n_u_super); if (!__pyx_builtin_super) __PYX_ERR(0, 146, __pyx_L1_error)
   __pyx_builtin___import__ = __Pyx_GetBuiltinName(__pyx_mstate->__pyx_n_u_import); if (!__pyx_builtin___import__) __PYX_ERR(1, 119, __pyx_L1_error)
   __pyx_builtin_enumerate = __Pyx_GetBuiltinName(__pyx_mstate->__pyx_n_u_enumerate); if (!__pyx_builtin_enumerate) __PYX_ERR(1, 175, __pyx_L1_error)
   __pyx_builtin_Ellipsis = __Pyx_GetBuiltinName(__pyx_mstate->__pyx_n_u_Ellipsis); if (!__pyx_builtin_Ellipsis) __PYX_ERR(1, 436, __pyx_L1_error)
@@ -34054,7 +34480,7 @@ static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
   if (__Pyx_PyTuple_SET_ITEM(__pyx_mstate_global->__pyx_tuple[1], 0, __pyx_mstate_global->__pyx_slice[0]) != (0)) __PYX_ERR(1, 763, __pyx_L1_error);
   __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[1]);
 
-  /* "onefold/connectors/kafka/bridge.pyx":337
+  /* "onefold/connectors/kafka/bridge.pyx":355
  *         self._queue = rd_kafka_queue_get_partition(consumer._rk, topic, partition)
  *         if self._queue == NULL:
  *             raise KafkaFault(-190, "_UNKNOWN_PARTITION", "the partition is not known")             # <<<<<<<<<<<<<<
@@ -34063,12 +34489,12 @@ static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
 */
   {
     PyObject* __pyx_temp[3] = {__pyx_mstate_global->__pyx_int_neg_190, __pyx_mstate_global->__pyx_n_u_UNKNOWN_PARTITION, __pyx_mstate_global->__pyx_kp_u_the_partition_is_not_known};
-    __pyx_mstate_global->__pyx_tuple[2] = __Pyx_PyTuple_FromArray(__pyx_temp, 3); if (unlikely(!__pyx_mstate_global->__pyx_tuple[2])) __PYX_ERR(0, 337, __pyx_L1_error)
+    __pyx_mstate_global->__pyx_tuple[2] = __Pyx_PyTuple_FromArray(__pyx_temp, 3); if (unlikely(!__pyx_mstate_global->__pyx_tuple[2])) __PYX_ERR(0, 355, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_mstate_global->__pyx_tuple[2]);
   }
   __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[2]);
 
-  /* "onefold/connectors/kafka/bridge.pyx":524
+  /* "onefold/connectors/kafka/bridge.pyx":542
  *         handle = rd_kafka_topic_new(self._rk, name, NULL)
  *         if handle == NULL:
  *             raise KafkaFault(-188, "_UNKNOWN_TOPIC", "the topic cannot be used")             # <<<<<<<<<<<<<<
@@ -34077,12 +34503,12 @@ static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
 */
   {
     PyObject* __pyx_temp[3] = {__pyx_mstate_global->__pyx_int_neg_188, __pyx_mstate_global->__pyx_n_u_UNKNOWN_TOPIC, __pyx_mstate_global->__pyx_kp_u_the_topic_cannot_be_used};
-    __pyx_mstate_global->__pyx_tuple[3] = __Pyx_PyTuple_FromArray(__pyx_temp, 3); if (unlikely(!__pyx_mstate_global->__pyx_tuple[3])) __PYX_ERR(0, 524, __pyx_L1_error)
+    __pyx_mstate_global->__pyx_tuple[3] = __Pyx_PyTuple_FromArray(__pyx_temp, 3); if (unlikely(!__pyx_mstate_global->__pyx_tuple[3])) __PYX_ERR(0, 542, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_mstate_global->__pyx_tuple[3]);
   }
   __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[3]);
 
-  /* "onefold/connectors/kafka/bridge.pyx":144
+  /* "onefold/connectors/kafka/bridge.pyx":145
  *     """
  * 
  *     def __init__(self, code, name, text, is_fatal=False, is_retriable=False, needs_abort=False):             # <<<<<<<<<<<<<<
@@ -34091,12 +34517,12 @@ static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
 */
   {
     PyObject* __pyx_temp[3] = {((PyObject*)Py_False), ((PyObject*)Py_False), ((PyObject*)Py_False)};
-    __pyx_mstate_global->__pyx_tuple[4] = __Pyx_PyTuple_FromArray(__pyx_temp, 3); if (unlikely(!__pyx_mstate_global->__pyx_tuple[4])) __PYX_ERR(0, 144, __pyx_L1_error)
+    __pyx_mstate_global->__pyx_tuple[4] = __Pyx_PyTuple_FromArray(__pyx_temp, 3); if (unlikely(!__pyx_mstate_global->__pyx_tuple[4])) __PYX_ERR(0, 145, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_mstate_global->__pyx_tuple[4]);
   }
   __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[4]);
 
-  /* "onefold/connectors/kafka/bridge.pyx":507
+  /* "onefold/connectors/kafka/bridge.pyx":525
  *         self._connect(OF_PRODUCER, settings, OF_EVENT_DR)
  * 
  *     def produce(self, str topic, values, keys, partitions=None, *, int64_t first=0):             # <<<<<<<<<<<<<<
@@ -34105,7 +34531,7 @@ static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
 */
   {
     PyObject* __pyx_temp[1] = {Py_None};
-    __pyx_mstate_global->__pyx_tuple[5] = __Pyx_PyTuple_FromArray(__pyx_temp, 1); if (unlikely(!__pyx_mstate_global->__pyx_tuple[5])) __PYX_ERR(0, 507, __pyx_L1_error)
+    __pyx_mstate_global->__pyx_tuple[5] = __Pyx_PyTuple_FromArray(__pyx_temp, 1); if (unlikely(!__pyx_mstate_global->__pyx_tuple[5])) __PYX_ERR(0, 525, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_mstate_global->__pyx_tuple[5]);
   }
   __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[5]);
@@ -34169,38 +34595,38 @@ static int __Pyx_InitConstants(__pyx_mstatetype *__pyx_mstate) {
   int __pyx_clineno = 0;
   CYTHON_UNUSED_VAR(__pyx_mstate);
   {
-    const struct { const unsigned int length: 9; } str_length_index[] = {{0},{6},{8},{15},{1},{2},{15},{23},{25},{32},{20},{22},{1},{1},{37},{45},{22},{179},{282},{8},{15},{7},{6},{2},{9},{31},{9},{50},{74},{39},{26},{24},{30},{37},{5},{6},{24},{26},{12},{18},{11},{8},{26},{28},{15},{15},{8},{10},{19},{16},{9},{27},{29},{16},{13},{14},{8},{26},{28},{26},{26},{14},{27},{26},{20},{16},{16},{21},{8},{15},{6},{24},{26},{12},{18},{14},{20},{12},{9},{17},{8},{7},{8},{12},{10},{8},{8},{13},{10},{15},{8},{7},{11},{14},{12},{11},{10},{19},{21},{14},{12},{10},{17},{13},{12},{12},{19},{8},{5},{13},{3},{17},{5},{15},{6},{5},{18},{6},{4},{5},{17},{7},{1},{5},{18},{5},{4},{7},{6},{18},{5},{9},{6},{15},{5},{6},{3},{9},{5},{6},{5},{11},{5},{5},{5},{6},{7},{5},{12},{10},{3},{5},{6},{4},{2},{5},{17},{5},{8},{12},{5},{8},{6},{4},{12},{4},{12},{3},{3},{7},{7},{8},{4},{4},{4},{11},{2},{10},{6},{5},{3},{6},{7},{31},{11},{2},{4},{4},{9},{12},{10},{5},{4},{3},{7},{9},{7},{5},{8},{7},{3},{4},{4},{12},{4},{10},{8},{5},{4},{10},{5},{5},{5},{4},{4},{6},{5},{4},{4},{10},{4},{5},{4},{4},{5},{6},{6},{12},{8},{6},{7},{4},{12},{1},{5}};
-    const struct { const unsigned int length: 9; } bytes_length_index[] = {{0},{1},{1},{9},{11},{10},{55},{146},{22},{9},{18},{24},{16},{47},{74},{167},{70},{28},{28},{108},{101},{124},{244},{73},{451}};
+    const struct { const unsigned int length: 9; } str_length_index[] = {{0},{6},{8},{15},{1},{2},{15},{23},{25},{32},{20},{22},{1},{1},{37},{45},{22},{179},{282},{8},{15},{7},{6},{2},{9},{31},{9},{50},{74},{39},{26},{24},{30},{37},{5},{6},{24},{26},{12},{18},{11},{8},{26},{28},{15},{15},{18},{8},{10},{19},{16},{9},{27},{29},{16},{13},{14},{8},{26},{28},{26},{26},{14},{27},{26},{20},{16},{16},{21},{8},{15},{6},{24},{26},{12},{18},{14},{20},{12},{9},{17},{8},{7},{8},{12},{10},{8},{8},{13},{10},{15},{8},{7},{11},{14},{12},{11},{10},{19},{21},{14},{12},{10},{17},{13},{12},{12},{19},{8},{5},{13},{3},{17},{5},{15},{6},{5},{18},{6},{4},{5},{17},{7},{1},{5},{18},{5},{4},{7},{6},{18},{9},{5},{9},{6},{15},{5},{6},{3},{9},{5},{6},{5},{11},{5},{5},{5},{6},{7},{5},{12},{10},{3},{5},{6},{4},{2},{5},{17},{5},{8},{12},{5},{8},{6},{4},{12},{4},{12},{3},{3},{7},{7},{8},{4},{4},{4},{11},{2},{10},{6},{5},{3},{6},{7},{31},{11},{2},{4},{4},{9},{12},{10},{5},{4},{3},{7},{9},{7},{5},{8},{7},{3},{4},{4},{12},{4},{10},{8},{5},{4},{10},{5},{5},{5},{4},{4},{6},{5},{4},{4},{10},{4},{5},{4},{4},{5},{6},{6},{12},{8},{6},{7},{4},{12},{1},{5}};
+    const struct { const unsigned int length: 9; } bytes_length_index[] = {{0},{1},{1},{9},{11},{10},{55},{146},{22},{9},{18},{24},{16},{47},{74},{167},{70},{28},{28},{108},{101},{145},{124},{244},{73},{451}};
     #ifndef CYTHON_COMPRESS_STRINGS
       #define CYTHON_COMPRESS_STRINGS 90
     #endif
-    #if (CYTHON_COMPRESS_STRINGS) == 1 /* compression: zlib (2804 bytes) */
-static const char cstring[] = "x\332}VKw\323\326\026&4\245\001\014\304\304@(\355E))\201\026L\323\033\036%\355\355r\363\240)%\304\001\022\240\245\352\261t\354\210\310\222\243#%1\355]\213a\206\032j\250\241\206\032j\350\241\207\032z\230\237\300O\270\337>\262\035\323\260\256W\"\035\235\307~|\373\333{\037\205\271\3127\273\212]y\3155\367?\327\\\207s\245\352\260Z\235[\356\365\342}\345\373G\274n;\3155\203\357(vU\371^\263-\327\250y\266\047\024f\351\212n8t\356\237\323\206\325[\020\256c\350\\\037\330\254\330\316\377]\177\177\256\277\363\077\077\3161\313\262]\205\ta\324,\305\265\025\2073\375\246m\231M\245.\215\334\206\221K\32663\r]\251\333:\277\241\360\335\006\316B\324\2246Ez\247\252\266\343:\314\232\272\241\324 \252\267Yl\260\006\207*\205\355\032BY\266]\256\270\033\000f\256\351n\330\226\2029\235\233F\205;\314\345\320F\366A\252C\233,eea\345\346\314\275\031i\255\303\tF\241\010\257\242\2310\224\013\002\255\342\031\246\013\351n\263\301EQY\252*M\333S,\016\273\340E\003\373\006\017\270\033\334R\004wi\240LI\237\231k\330\226\212\343\206U\233\352\302dls:\275\310L\301\213\353d-,t\364MV\335d\260E\354p\207\023|\302\005Jd\205\3604\215\013Q<qB\301O\003>\367\025\003\266Z^\035\236\335\200=5&\245\342\014\340\227\3525\323\000\017\212\212\305\352\275\335\030);\006p\361\\eu^}XZ|XRW\027\236\254\250\013\253\253j\021`\251U\3462\363\276\024\000\200t\023\"\205T\n+,[\361\004\207\201\010\232\355\360Y\t\203PY\005\201\311\216P|\004\323\310e\245\356\tW\251`;-s}\226\244;\034\360\263\212\311\263\355\202\014\322\230i*u\326\244\275\016op\304I/J\225L\327U \3105\3334\271\024*\212\254\242\351\206 \021\334\242gM3D6\322M\346\324\270Z1,\3464\225\035&\372\014\002> \214i\327\212[\036\3678\334\320y\225y\246\253\250\260H\3674\256\252\212\356\311\230X\266u\0236n\033\314\304\252fX\206\253\252\202\233\325\242\272\301M\375F6\224r`\271$5\354F\nms\362\222D0e%\343^\226\230\nx\2534\014m\323\004\003\204\243\335\262-^\265M\375\026\016YX\267\035qKF\376V\005\251S\343\305Fs\227\300i0\3075$\222\3400\351\331\264\354\035K\242lC\334\200v\004E\367$\006R\275i\332\032@T""\230\343\000U\035\001-~`5\313\033\"~\226\262\242Xz2\267\2644\047Y\223=\213}x4\351\220\252\366\347\301q\001j\037Z\321L[\360\356XRI\345\216c;\335\231\006\0029\207(zu\356\364\336\037Pr\260rXMo\215\271.\3236\372\237\232]\257\033\356\202i\032\ra\210\207\004\347\"E\370`\004iY0\177%\232\374$YR\"\204Vz8\367\007\207M\032\\:d\323\301\242\316\311\250\203on\351\007\037.\333\344+\216Mr\235\336\373\003\232\016V\016+\352\255\311\224R\007\222\255\277R\3415\303\372\340\212\214\314\301\227\304\353\203\033%J\003\013\242\277\202\262\001\203P\324\255Z\177\256\221\r\372\337\01679\033P\204\344\324U\273Z%g\236p\344\215\245qjH\305\203\336\244\316q\323\024\331\3630 \375\371Cp\250K\313k\245_\227\346\325\322\352\003\365\331\362\303\345\307\353\313\352Ji\365\351\322\323\245\307\313\375\231\247\217W\226\346\000^s\027\377\363(\376\3522\337uWyUU\273\005\032\351\217T\247\022~0\250q\204\215\327iB\2473\364\2665zU=K\276k={\3603\352\r\212\210\332\343\230\252\326\231a\3117Q\242\047\032\215\3153\345\201\272c\253\310\010\307\340r\201*\263|\003\r\374\032\250\203\314\2213(\006\252\266\301\265M\360<\373r\270\000\235\263q\327\000\032R\203\312F\236%\253\rW\027\254\336\231\376T\027k9\271\355RQ %[\0363{&\364\n\342\341@\364&\370.} \034}\263\305\000\024\207\303\244\272\\\270=\034\321\0044\333\001\223\014\213\243\226\037b2&<\267W\244\324\212W\255\242s7\032`\221,gL4-\315\260\213}\031\"+\004\025p\256\302\\\014\376\231\000\231\010\241i\340\245\203\236hq5\333\240\341\200\266)\323\202\032*\232\214W\267D\226\030\207\323C\263=\313\245\233\3046\365\346,\321u\2119<\312\n=\2577\334&\370\ra0\227[T\230\340\204,\200x\240\314\362m\304|\240,\312&T5\260T5YM\240Q\324\231\333\275\346T\241P\257:v\275\013\202\240q6\304\365\247\006\367\033Y\203\3360j\033\006rR\347\273\207R\327\260\334;3\275\256>\330\177\211\333\"{\274\341\233\274\211\024\305S\014\266P\220\326\005f:wT\336\260\265\r\364O\323\336\301m\215\256ju\334FX\215\023\273\251\301\320\215\215\310\200\332P\037\270\024X\r\3133MUb\227]U\360l4\001WV\021\272u\241\333\020\213\007\r\261(""\033b1k\210\003e\247\301\032\210\031u\306~w\354\017\340B\177,h$\250\3354\354F\267D5\232]$\033MP\311\336\221=\334\001]p\313r\272e\013\323\370\023\324\344\007\013\027\306.\336\335[\003F.\265r\331A\t?\372W+M\320\034v:\031\375\351\201O\336\020\350\326\010\275\207\253\245\327\300\035\001]\300E\375q\215:9\246\326\261n\352\262\243c\023\047Fy\210\332=d,<\365\032@\227\243\277\367\323\n\227^\217\303.\371\026 \243\200\273;\020J\367:\\Q(^b\367\r<\021\217w\336\016u\206O\354}\355\227i0\031\226\302\265h\372\355\320\376\360\311\364\344\245@\216.\007[\251\362M|2\231mm\246\345\325\316\360\230\177\047\030\017\363\341Dg\370\223\267\177\373w\203\211\316\310\265h(\272\030\027[\020rr\017\307\336\215\0349q\211\026\362~\301\177\031\270\341l\244\307\267Z\205\326\253tu-]\253\244\225jZ\265R\313I\235\277\337\0359\362\337\241\322Q\274JG\177:\332\031\031\365?\361\267\202c\201\031I\r\333{\353\376BP\010\312\235\221\263>$^\360\267\366\361p\203\273\341T\224\247\035[\235\2213\351\231\251\320\215\246\243\007\361lRk\225\367\337\237aoK\373#\047\367f\366\\\377\373`\253\223\033\365\217\371\325\240D\263\271\275%8\337\033t\360Z\364\257\006C4\003\021J8\024\026\302\0270\376\313X$_\265\344\221\274\237O\317\336\210J\321\3238O\337\237\005\3130u\344j\310\240\360~\274\226\314$\315\366p\373Q\372\342e\372RM\325?\323?\031L\334\363|y\374Nzg=]\177\236>\377-\375\355\367\364\367W\244\363\201?\033\274\216\206:\271\233Q9\252\305\317\222)`\365\262\375\006\":\247Nwr\210E0\037\036\013kQ\271\223\233\216\363\361\304\207$\355\217|\227~\367*}\365G\372\207\226j\257\323\327\233\373]\331\033\241\031Otrc\351\330L\\\212\327\223\205\326\005XX\"$N Lx\345\202\305\360\313PD\023\321l\314:9@\355\317\370\177\205\305\370Dr%)\047\230\032MG\047\3021P\244,M*\244\205{\311PRH\326Zw\333S\304\214\314\260N\216T\224)\364y\037f\276;v\344\370\305`\250#\361\367\3749\177K\3321\025nE\303\321b|-\231 l\336\004\371\340j\370qXN\257\336\215\267\222\221\326\307\255r\313h7\323\347\340\212&\245\234>#\225\026#\026\271\361\235$?\250\241\273v+\332\212\207\343\305d""\342`m\344\310\361S\010\351D\246\377\257`*<\027\352\321d\364:\3718y\002\276\322\261\333q\231|\316\260\177\232\\lM\266X\047\177\2663:\236\216\323\232\216\310/\266\047:\243\335\215g\366\266\375\047pi\224B\276E\361{\024\3443]\327\210s\304a8|z\257*\335\355J\372Z\222qz\340x\276\223;\325\031%.\337\241|\332\357\312\313\021U\036\004\323\235\321s\376zP\002\363s\027\203<\241\264\005%\247\217\034\037\355\256\217\\\016\232\321H<\024c\361\324\336\232?\355/\002\304\223\322\200t4\213\006\261\370\033l\271\220\034C\020a\352/>#,~\010>\202\204\034yTMJ\275\210\036\000\330\rf\206\343\200\356\317\003\031\321\034\300\334\365E0\031\260\214D\223\222\277\344\352\371\364\374\267\361D<\0237[\037\265fZ\273m\231p\247\202r\300\303i\222\344\372\323\004\016\367\277\365\237\242\222\024\302g\321\027\321|<\222\034M\276L\274\326B\373l{6]{\221\276\000\217Y\312x\312\253\235\334y_\207oCa\236\340\331\201\017\204^\0010\334\016\217\312B\200\217\022\225\210I\3775\266\235O\247\356!\302\253\211\333\372!])g\321\337\365\035\024\222\347\341\323\250\020\255\305\323\361<x\006\006\344\375qL\257\207H\2071\377\273`!\224X7Q\202X:|=\275\216\244z\324.\023\304\253\230\035\n\316\"\031\037\204\323\330\0178\177\366?\360\372\225\370\236Ks\237\005\362\363q0\235\016\337O\357\227\221%\357rG\216\377+x\002\023/\307T&\217\177J\241\275\034l\023\365\357Q\220\0220\nq\310*\206\0143\325\244)\250\275G\370\345\323\374\025(\237\217\216E\325\270D\216\335\365\257\240r!e\277\n~\nxz\3456e\037\010p5\254F\245\364\346\217$\360\344\336\035\177\014\306\345\276\010\047 \005\274\243\210\023Z\025\370\251\207\223!\020\3754\230\000\023\317\206\267\243\343\240\324h\301\377\205B\006?\013\340\0372\347\002\"\334\035^\212~\216\027\222|2\231TZ#\355\241\366\2716k\357\244k\353\007[\217E\\B|4\271\326\232h\335\306\236\013\024\210\356\372\347\021\353\r?CM\033\035\363\177\010?\202a\205K\351%b\336\265\344V{\254\375 }\202\352\366b\2770\036\234@u\332\202\376\361\317A\244Z\370*\276\001\244\334\326\267\255\362{g\316\265k\3513\224\335\337\3363\377\202\357!\217(\302\343""\n\025\031YG\307/\342$\345@\027\022\344\254\237\317\220*\370k\301\277\003Y\006\257#\330%\311\377\377\001\216d\2275";
-    PyObject *data = __Pyx_DecompressString(cstring, 2804, 1);
+    #if (CYTHON_COMPRESS_STRINGS) == 1 /* compression: zlib (2899 bytes) */
+static const char cstring[] = "x\332}VKw\323\326\026&4M\0350\020\023\003\241\264E))\201\026\014\351\r\217\222>\226\233\007M)!\016!\001Z\252\036K\307\216\210,\331z$1\355]\213a\206\032j\250\241\206\032j\350\241\207\032z\230\237\300O\270\337>\262\035\323\260\256W\242\363\336{\237o\177{\357#1G\272\275\047\231\345\327\\q~\274\346X\234K\025\213Uk\334p\256\027\036H\337?\3465\323jnh|W2+\322\367\212i8Z\3255][b\206*\251\232E\347\376=\255\031\275\005\333\2614\225\253\003\233%\323\372\277\353\357\317\365w\376\370\323<3\014\323\221\230mkUCrL\311\342L\275i\032zS\252\t#w`\344\262\261\303tM\225j\246\312oH|\257\216\263\0205\255L\223\336\351\212i9\0263\246oHU\210\352m\266\267X\235C\225\304\3664[Z1\035.9[\000f\276\351l\231\206\2049\225\353Z\231[\314\341\320F\366A\252E\233\014iuq\365\346\354\375Ya\255\305\tF[\262\335\262\242\303Pn\023heW\323\035Hw\232un\027\244\345\212\3244]\311\340\260\013\267\250c\337\340\001g\213\033\222\315\035\352H\323\342\316\314\321LC\306q\315\250Nwa\322v8\235^b\272\315\013\233d-,\264\324mV\331f\260\305\336\345\026\047\370l\007(\221\025\266\253(\334\266\013\047NH\370)\300\347\201\244\301V\303\255\341f7`O\225\t\2518\003\370\205zE\327\300\203\202d\260Zo7z\322\256\006\\\\GZ[\220\037\025\227\036\025\345\265\305\247\253\362\342\332\232\\\000Xr\2059L\177 \004\000 U\207H[(\205\025\206)\2716\207\201p\232i\3619\001\203-\2632\034\223\036!\377\330L\241+K5\327v\2442\266\3232W\347H\272\305\001?+\353<\335n\223A\n\323u\251\306\232\264\327\342u\016?\251\005\241\222\251\252\014\004\271b\352:\027B\355\002++\252f\223\010n\320\267\252hv\332SufU\271\\\326\014f5\245]f\367\031\004|@\030\335\254\026\032.w9\256\241\362\nsuG\222a\221\352*\\\226%\325\025>1L\343&l\334\321\230\216UE34G\226m\256W\n\362\026\327\325\033iW\310\201\345\202\324\260\033!\264\303\351\226$\202I\253)\367\322\300\224\300[\251\256)\333:\030`[\312-\323\340\025SWo\341\220\201u\323\262o\t\317\337*#t\252\274Po\356\0218uf9\232@\022\034&=\333\206\271k\010\224M\210\033\320\016\247\250\256\300@\250\327uS\001\210\022\263,\240\252\302\241\205\017\254\246qC""\304OC\326.\024\237\316//\317\013\326\244\337B\037\036E\\H\226\373\363\340\270\rj\037YQt\323\346\335\276\240\222\314-\313\264\2723u8r\036^tk\334\352\265\037Pr\270rTMo\2159\016S\266\372C\305\254\3254\347_C\370cQ\327\265\272\255\331\217\010\340%\362\371a\017\362S\367\376F\304\371Y\360\246H\230\255\366\220\357w\216\0329\270t\304\312\303E\225\223\231\207cn\250\207\003\207m\363U\313$\271V\257\375\200\246\303\225\243\212zk\"\310\344\201\360\353\257\224yU3>\270\"|u8\022\220}p\243@i`\301\356\257 \221\300 \244y\243\332\237\253\247\235\376\330\342:g\003\212\020\256\252lV*t\231\247\034\221d(\234JT\341\260Z\311\363\\\327\355\364{\024\220\376\374\0218\344\345\225\215\342o\313\013rq\355\241\374l\345\321\312\223\315\025y\265\270\266\276\274\276\374d\245?\263\376duy\036\3405\367\360\277\200r \257\360=g\215Wd\271\233\262\221\020\020\374\224\324\017;U\016\267\361\032M\250t\206ZS\241\246\342\032\242\255\366\354\301O\253\325\311#r\217c\262\\c\232!Z\242DO4J\235\253\213\0035\313\224\021#\226\306\305\002\345j\321\002\r\374\352\310\214\314\0223H\017\262\262\305\225mP=\035Y\334\006\235\323~\327\000\352R\311J{\256!\362\017\227\027\215\336\231\376T\027k1\271\343P\232 %\r\227\351=\023z)\362\250#z\023|\217\006pG\337l{\000\212\243n\222\035n;=\034Q\026\024\323\002\2234\203#\273\037a2&\\\247\227\266\344\262[\251\240\226\327\353`\221Hp\314n\032\212f\026\3722\35445\224\301\2712s\320\371w\000\244\"lE\001/-TI\203\313\351\006\005\007\224m\021\026TbQv\334\232a\247\201q4<\3729F1]\303\241G\306\016\225\3554\342U\001>\256\226\326\000^\253;M\020\035Ra77(I\3416\"7\342\203\014\314w\340\374\201\214)\352SE\303REgU\0335\244\306\234\356\013\250\002\205j\3052k]4l\352\247]\274\214\252\300\241\236\326\356-\255\272\245!8U\276w$\2065\303\271;\333+\370\203\245\231Hn\247\2377|\2337\021\253\370\332\203\325\025\354u\000\236\312-\231\327Me\013\245U7w\361\220\243W\\\r\017\025V\345Ds\252=\364\230#V I\324\006\336\013F\335pu]\026\330\245\257\030|\353M\300\225\246\206n\202\350\326\312\302a\255,\210ZYHk\345@\376\251\263:\234GE""\263_8\373\035\\\241\337\267\251gS%\252\233\365n\256\2527\273H\326\233\340\224\271+\312\273\005\336\340\001fu\363\027\246\361gS\375\037\314`\350;h\273\017\n\364\034\252\362\242\270\022~\364/\227\233\340;\354\264\3228\240\017\206\274n\243\220\303\365.^\235n\035\317\007\224\003\007\211\310\321jt1\271\206u]\025\305\036\23381\312\205\327\356#tqS\267\016t9J\177?\276\360\036v9\354\022\255\r2\332\270\356.\204\322\223\017\257\027\362\227\275\367\0067\261\237\354\276\035\352\014\237\330\377\306+Qg*(\006\033\341\314\333\241\203\341\223\311\311K\276\350]\366\033\211t;:\031\317\265\266\223\322Zgx\334\273\353O\004\271`\2623\374\311\333\177\274{\376d\047s-\034\n/F\205\026\204\234\334\307\261w\231c\047.\321B\316\313{/}\047\230\013\325\350V+\337z\225\254m$\033\345\244\\I*FbX\211\365\317\273c\307\376;T<\216\246x\374\347\343\235\314\230\367\211\327\360G|=\024\032v\3667\275E?\357\227:\231\263\036$^\360\032\007\3708\376\275`:\314\321\216F\047s&93\0358\341L\3700\232\213\253\255\322\301\3733\354m\361 sr\177v\337\361\276\367\033\235\354\2307\342U\374\"\315f\367\227q\371^\247\203f\311\273\352\017\321\014DH\301P\220\017^\300\370\257\";\376\272%\216\344\274\\r\366FX\014\327\243\034\215?\363W`j\346j\300\240\360A\264\021\317\306\315\366p\373q\362\342e\362RN\344\277\222\277\030L\334w=q\374nrw3\331|\236<\377=\371\375\217\344\217W\244\363\2417\347\277\016\207:\331\233a)\254F\317\342i`\365\262\375\006\":\247Nw\262\360\205\277\020\214\004\325\260\324\311\316D\271h\362C\222\0162\337%\337\275J^\375\231\374\251$\312\353\344\365\366AW\366V\240G\223\235\354x2>\033\025\243\315x\261u\001\026\026\t\211\023p\023\232\254\277\024|\025\330\341d8\027\261N\026P{\263\336\337A!:\021_\211K1\246\306\222\261\311`\034\024)\t\223\362I\376~<\024\347\343\215\326\275\36641#5\254\223%\025%r}\316\203\231\357F\216\215^\364\207:\002\177\327\233\367\032\302\216\351\240\021\016\207K\321\265x\222\260y\343\347\374\253\301\307A)\271z/j\304\231\326\307\255RKk7\223\347\340\212\"\244\234>#\224\026B\026:\321\33587\250\241\273v+lD\303""\321R<y\270\22696z\n.\235L\365\377\355O\007\347\0025\234\n_\307\037\307O\301W:v\047*\321\235S\354\327\343\213\255\251\026\353\344\316v\306&\222\tZS\341\371\245\366dg\254\273\361\314\376\216\367\024W\032#\2277\310\177\217\375\\\252\353\032q\2168\214\013\237\336\257\210\353v%}#\31083p<\327\311\236\352\214\021\227\357R<\035t\345e\211*\017\375\231\316\3309o\323/\202\371\331\213~\216Pj\244J\356\365\374\376\242\223\271\235\334.\001\374d\355E\362\002~\347\t\327\022\355\365Af\264\247\366k\270t6\334\201\323\341\356qo\006\301t\336o\004C=;\206\375bg\354\274\247an$P\302<1l\034\276o\202\372_\000\351\007\361Z\354$\363\210Z\260YM\324jRm$\r\353\240G\303w\247\217\215\216u\r\316\\\366\233a&\032\212`\355\251\375\r([\202WO\nD\222\261\224\036\024V\267\261\345B<\002V\001\273_=F\316\371\301\377\010\022\262\004q\005\246v)v\350\321.\273R\307\366\300\200\356\317}A\261,\274\273\347\331\376\224\317RVO\211\200\"\020\316\047\347\277\215&\243\331\250\331\372\2505\333\332k\213\014p\312/\371<\230!I\2167C\336\342\336\267\336:R[>x\026~\031.D\231\370x\374U\354\266\026\333g\333s\311F\n0K\0300\256t\262\347=\025w\033\nr\004\344.\356@\356\314\003\206;\301q\221\2310(R\316\232\362^c\333\371d\372>(\007,[?$\253\245\224\216{\236\205\314\366<X\007\354\033\321L\264\000\342\30319o\002\323\233\201p\330w\376b \234\337DNd\311\360\365\344:\242\374q\273D\020\257av\310?\213\354\3600\230\301~\300\371\213\367\201\3467\n\300l\222\375\314\027\303\047\376L2\374 y@\314y\227=6\372\205\377\024&^\216(o\217~J\\\273\354\357P,\336\047\047\305\2408\374\220\2460\341fJ\222\323P{\237\360\313%\271+P\276\020\216\204\225\250H\027\273\347]A*E\016\371\332\377\331\347\311\225;\224\016@\200\253A%,&7\177\"\201\047\367\357z\3430.\373e0\t)\010\004\3628\241U\306=\325`*\000\242\237\372\223\010\215\263\301\235p\024\224\032\313{\277\222\313p\317<\002\002\241|\001\036\356v/\205\277D\213q.\236\212\313\255L{\250}\256\315\332\273\311\306\346\341\326\221\220\013\210\217\307\327Z\223\255;\330s\201\034\321]\377<d\275\356g\010\201\261q\357\207\340#\030""\226\277\224\\\"\346]\213o\265\307\333\017\223\247\024v\007\371\t\377\004\322e\003\372\047>\007\221\252\301\253\350\006\220rZ\337\266J\357\2359\327\256&\317\0209\277\277g\376\005\317E`\223\207\047$\312z\"\261O\\\304I\212\201.$H\"^.E*\357m\370\377\361E^\276\016g\027\005\377\377\007\342Q\341\003";
+    PyObject *data = __Pyx_DecompressString(cstring, 2899, 1);
     #define __Pyx_DecompressString_LZSS_UNUSED
     if (unlikely(!data)) __PYX_ERR(0, 1, __pyx_L1_error)
     const char* const bytes = __Pyx_PyBytes_AsString(data);
     #if !CYTHON_ASSUME_SAFE_MACROS
     if (likely(bytes)); else { Py_DECREF(data); __PYX_ERR(0, 1, __pyx_L1_error) }
     #endif
-    #elif (CYTHON_COMPRESS_STRINGS) > 0 && (CYTHON_COMPRESS_STRINGS) <= 90 /* compression: lzss (3696 bytes) */
-static const char cstring[] = "\377 at 0x o\377bject>(t\377ree frag\377ment).: \377<MemoryV\377iew of <\377contiguo\377us and d\263ir4\001\007\rin\021\005s\277trided\"\010 7or \004\031><(\tA\006\377>?Cannot\377 assign \377to read-\277only m\240\002v\376\242\000Invalid\377 mode, esxp\324\000|\000\047c\047t\001\377\047fortran\317\047, gH\000%\005sh\367ape\222\000 axi\377s Note t\375h\226 Cython\375 \021\000delibe\317ratek\000\320\001ct\373er!\001n PEPo-484\212\"re\303!\177s subcl\246\000\373es\261!built\375i\260\000ypes. \377If you n\311e\224 \303\000p\316\000%\tth\277en set\200\000e\373 \047\357\002ation\377_typing\047\366\355$iv\242\000o Fa\237lse.W\252\001\237\000r\277dkafka\230@s\367wer\364 inst\374\243 \267Asucces\377s.\n\n    \375c\235 : its Wnum\327\000,\215\000ge\000pS\0001\000\260@z\002cli\205`?. name\047\004\007\000\367 wi\225 ut R\377D_KAFKA_\377RESP_ERR\373_.\252 _fata\253l:\273\002h\242`l\330 s\374p\002\276`no use\274\271`\262@ore;\202\"s\307_ab\226@-\003\234Asa\375c\357\001 must \271b,\000\033\001ed;Z\001r\275e\320`able\\\003s\376\215\001call ma\275y(\001repe\245@d\275.\343\002add_\263`e\337colleP\002s.\277abcdis?\001e\275nE\001gcis\004\003d\377large_bi\377nary was\370\271f\235 \371`log.q\357ueue\304\000def\177ault __\346 \377uce__ du\376\217Bnon-tri\357vial\033\000cin\377it__self\177._held,\005\003\346C\002 c\317\204\003\341\000con\357vert\217ca P\374\366c\223\206\003 for p\357ickl\377@src\377/onefold\377/connect\357ors/\365B/br\377idge.pyx~\305` parti\305\"\375i\346@ot kno\033wn\026\001toL\000s\010\222@\343du\211\"\326\205\001\314 oca\255t\245@rr\323 d\316@.\360\013\020\262\205\003\204\207\001\341\206\003s.ASOCIIC\261b\000\003.\226&\355c\310\205\002__\017\006set\277state_\013\014c\317lose7\004\306b_e\257rrorI\004p\306@C\177onsumer\000\005\340R\020\033\004|\000U\017\024\005att\367ach<\006comm\377itEllips\027isK\305\205\001F\336A\000\007\312\000\252\307CL\243aB\241bA\236!P\300\340%\000\006\346\017\017\t\352\016.\007de\334\221\001>\007endK\007ta\277keProd\354`r@\000\005W\020\033\004""\351\021-\006\355\205\002_\342\205\010>G\006begin\005\022\225B\240o\006\252#.\022\356\204\002\276\206\010s\244\006o}u\361Anding\270\006\371p\314\003\310\006relea\355s\340\006.s\201 _of\375f\255aSequen\353ce\215\214\001.\222\214\007_Ce\207lls\000\003\341o\017\006\342n_\377INVALID_\377ARG_UNKN\377OWN_PART\337ITION\t\006TO\377PIC__Pyx\376\001\000Dict_Ne\177xtRef__\232\212\004\237e____\357\212\002\000\006_\177getitem\026\001\271d0\001 \000doc%\001f\313un\003\002g\373\204\005;\000im\317portC\001\253\207\003__\023ma\205@U\000m\217a\313\213\001`\001\365m\373@li\002mro_\177entriesy\001\354\240\212\001\003\002ew\210\001pre\327par\222\002p\264\000ch\237ecksu\212\000\n\001r\177esult__\026\001\274\376\205\003\006\002type\017\003u=n\351\207\002e_En,\005\n\006\314\345$8\002vt\206\212\001\370\001qu\303al{\005\211\211\005\353\206\016\243\211\006ex^\254!set_\257\005s\200(\236\225O_tes\230!\303\"i\337s_cor\307`inoeabc\271\204\016ab\343`\376\273\210\005_buffer\177appenda\313\210\001\377asyncio.\352;\006s\203\207\003b\361`bat\363ch\360\204\016=\003sccl_earclt\000_\234\205\003?ceback\254\210\002\315\215\001\177columns\303\207\003\276\215\205\017count\306\217\001v\304\230\216\001\343\206\003d\357\"\317\000\374\221\003em\337ptyen\232\216\001enwden\342\210\001ate\374\210\002\377errstrevgent\214\211\010\200\214\002fi\030\000\377flagsfor\327mat\340\220\004fn\000df\227rom\376\004s\010\001\212#g\327otg\300 p\233\216\003hi_ghidio\000x\252\206\016\037int64\360 \321\216\002\370 \364\367\215\006\330\204\001s\000\002izek_ey_of\003\000s\267\215\t\377lastlead\377er_epoch\377loglowme\375m\247\222\001messag\341e\332\204\001\335\213\001\256\222\001\344\217\001ndi\371m\230\221\001\216\217\004npnul\363l_\267\"\245\220\003nump\217yobj\214\207\003\221\207\004\212\215\004.\312\207\215\007.\206\221\002.\213\215\003\354\207\010pa\341p\261@\226\215\001\225\215\006\236\215\006_of\352\252\215\006s\271\215\001s\353\213\001pop\266\234\210\004py\310dpy\310`o\375w\207\217\002regist\273er\260\210\004row\000\000s\374""\354\216\001\255\210\tsentse=t\257\217\004sett\307\216\001\365\223\002\371s\275 \000\001_byte\037sstar\223\215\003\232\215\001\014\000\337epsto\001\000ru\177ctsuper\202\213\001\367tex?\000meou\267t_m\035\000ld\315\216\002t\327rue\302\206\001u\263@8u\375n\346\001update\357use_\351\215\005val\337ue_of\003\002sv\377ersionwa\333ke\324\222\001_h\253Bsx\377zerosOw\200\377\001\330\004\n\210+\220Q\376\005\001$\240A\240V\2501\377\200\001\340\004\013\320\013\033\375\230\005\002\037\230q\320 0\377\260\013\270;\300k\320Q\377R\330\004\023\2206\230\030\377\240\021\240!\330\004\007\200\377|\2207\230!\330\010(\177\250\001\250\031\260.\300K\000\373\013\210>\000\360\010\000\n\033\376\025\001\021\220\024\220Z\230t\377\240;\250d\260/\300\024\377\300]\320RV\320Vb\377\320bf\320fn\320n\377r\320r|\360\000\000}\367\001A\002\004\000A\002B\002\377\330\010\020\220\007\220q\230\357\006\230l\250]\002v\210W\377\220E\230\024\230Q\330\010\373\022\220h\000\027\220q\340\010\377\027\220t\2307\240\047\250\375\021\200\001q\330\010\017\320\017\377\047\240t\2501\250G\260\277;\270g\300Q\340\004\013a\377\200A\340\010\013\2104\210\377t\220<\230q\330\014\020\277\220\006\220f\230A\022\001\014\343\210I\372\000\034\000\004\002\330\010\014?\210F\220&\230\001-\001R\000\177 \240\001\240\024\240Y\272\000\277%\260s\270*\300.\002\021\377\220\021\320\022,\250A\250wT\260\021U\001\034\230N\250\000\357\010&\240a\200\000:\260V\377\2704\270y\310\004\310M\377\320YZ\320Z_\320_\357`\320`a\240\000\210u\220\376m\0026\3206W\320WX\377\320X[\320[\\\320\\\375]p\001G\220;\230j\250\377\001\330\014-\250Q\250g\357\260U\270\047\251 Z\310z\276@\000\330\r\016\330\014\211@\230\377D\240\006\240g\250Q\330?\0141\260\021\260!\316\001:\r\377\340\0109\3209]\320]\377^\320^c\320cj\320\347jk\340\315\000X\001h\240l\377\260!\330\014\023\320\0234\377\260A\260W\270E\300\027\312\237\000A\206!\n\275@\216 \014\230\377F\240%\240s\250!\250\337;\260a\330\014\350 \2204\377\220{\240.\260\n\270#\367\270Q\270\020\000\020\320\020!\353\240\023\240`Q\216\002\024""\320\024\3778\270\001\270\024\270V\300g7\310\047\226a\223\003\330\014_\001\364\253@\244 \220\244\000\360\006\000\t\357\031\230\001\330\373\"u\220C\373\220q\203\002\047\240q\250\004\337\250F\260(\270\274`\017\210\377z\230\021\230&\240\005\240\377Q\320&7\260q\270\010\377\300\005\300Q\300i\310y\273\320X\251`c\200AC\000\016\367\017\330\014r\000.\250a\250\177t\2606\270\021\330\010X\007\376\025\004/\250q\260\004\260F\274O\001v\005\010\000\t\r\320@!\376z\003{\230\047\240\025\240d\377\250$\250j\270\005\270S;\300\001N\0025\260Q\360\001\366#\377T\270\031\300$\300a\330\177\021\022\330\020\030\320\030\030\001}d\367@F\310!\330\020\"\004_\017\210v\220S\320\000\020\357A^\373`\014\210M\230\207`\360i\000q(\202\204\001\300\204\001\356\000\016\210f\352\002\272C\004+\232\204\0021\330\0146\006\021_\330\014\r\330\020\310\204\0016\314\205\001\371\340I\004\036\000u\220G\2301\377\330\020\025\220W\230A\230v\360@\031\230\354\000\017\210q\206 \337\016\000\t\020\210\032\003\010\037\177\230y\250\010\260\001\260\211 \177\r\210V\2201\220F\302 \037\013\2501\330\010\252@\242b\226\205\002\3350 \000\027\270\006\302@\010\014\357\210J\220a\210A=\230\003:_\000\014\367\001f\270A\312E\267\047\260\306D\336#\272\204\001u\004\035\230\210A\t\377\014\2104\210x\220s\230\227$\230a\277c$\273\204\002\261!\026\377\320\0262\260!\2604\260\377y\300\003\3004\300x\310~\354\205\002\r\230Q\230e\240\227\000\357\017\210t\220\236\000\016\210e\377\2202\220T\230\030\240\024\377\240U\250\"\250D\260\010\377\270\002\270%\270u\300E\377\310\022\310;\320VY\320\377Y^\320^a\320ae\377\320ef\330\014\026\220dv\236`\001\240\261 \017\210w\301\000u\020\273 \024\244 5\240\002\204\207\002\357\014\024\220A\237\207\001$\220j\177\240\001\240\026\320\0478\337@\377R\270t\300=\320PQ\376\370cx\220r\230\024\230X\377\240T\250\024\250V\2601\373\260D\345`\001\330\014\021\220\377\030\230\024\230W\240A\330\177\014\023\2209\230E\240\347\"\377y\230\006\230a\320\004)\377\320)9\3209M\310Q\377\330\010\r\210R\210y\230\377\001\230\022\2301\230G\240=1-\000\010""\014\210Hr\001\000\004\372\005\006L\354\204\001\014\320\014\034\230\376\220\000\014\210O\2301\320\004\377:\320:Q\320QR\360\377\014\000\t\036\230S\240\001\257\240\037\260\001\256a\032\327A\037\353\230v\367\204\0018\241A\270q\330\217\010/\250q\254\207\003\203a\217\210\002\047zt\0008\274!\021\320\021#z\000\277D\250\006\250f\260\357\000\013\277\2107\220#\220Q\257\206\001*\377\230B\230e\320#5\260\375Q\374B&\240f\250A\320\373-?M\001\013\2106\220\023\036\236 \014\"\240!\203@\365`\323\207\001\377\022\220$\220b\230\006\230\377d\240$\240a\330\020\032\377\230!\2306\240\022\2405{\250\t\320`\020\024\220J\257A\372\225 \024\375`\230\047\240\027\250\373\001\330\004\004\033\250H\260E\377\270\021\270$\270b\300\010\377\310\001\310\025\310a\310wW\320VW\030\005\027\234\000e\336\"\177\002\270(\300!\3005!\000\271\027\205AD\004\035\250aC\005\034\377\250Q\330\020\023\220=\240\275\003\234`\024\033\320\033\334\210\001(\377\270/\310\023\310G\320S\377X\320XY\340\024\030\230\377\n\240%\240q\250\001\330\373\030\035\306`g\240]\260,{\270a\332@2\300Q\330(\t\377\025\310g\320UZ\320Z\373[\330\263\t\027\220u\230Af\335B\030 \341\207\001\303\211\002\030\0317\000|\200\205\001\214$\020\220\001\220\021\243\210\001\1776\220\024\220V\2303\326\204\001\027\022\220)\352@A\373\204\002";
-    PyObject *data = __Pyx_DecompressString_LZSS(cstring, 3696, 4940);
+    #elif (CYTHON_COMPRESS_STRINGS) > 0 && (CYTHON_COMPRESS_STRINGS) <= 90 /* compression: lzss (3826 bytes) */
+static const char cstring[] = "\377 at 0x o\377bject>(t\377ree frag\377ment).: \377<MemoryV\377iew of <\377contiguo\377us and d\263ir4\001\007\rin\021\005s\277trided\"\010 7or \004\031><(\tA\006\377>?Cannot\377 assign \377to read-\277only m\240\002v\376\242\000Invalid\377 mode, esxp\324\000|\000\047c\047t\001\377\047fortran\317\047, gH\000%\005sh\367ape\222\000 axi\377s Note t\375h\226 Cython\375 \021\000delibe\317ratek\000\320\001ct\373er!\001n PEPo-484\212\"re\303!\177s subcl\246\000\373es\261!built\375i\260\000ypes. \377If you n\311e\224 \303\000p\316\000%\tth\277en set\200\000e\373 \047\357\002ation\377_typing\047\366\355$iv\242\000o Fa\237lse.W\252\001\237\000r\277dkafka\230@s\367wer\364 inst\374\243 \267Asucces\377s.\n\n    \375c\235 : its Wnum\327\000,\215\000ge\000pS\0001\000\260@z\002cli\205`?. name\047\004\007\000\367 wi\225 ut R\377D_KAFKA_\377RESP_ERR\373_.\252 _fata\253l:\273\002h\242`l\330 s\374p\002\276`no use\274\271`\262@ore;\202\"s\307_ab\226@-\003\234Asa\375c\357\001 must \271b,\000\033\001ed;Z\001r\275e\320`able\\\003s\376\215\001call ma\275y(\001repe\245@d\275.\343\002add_\263`e\337colleP\002s.\277abcdis?\001e\275nE\001gcis\004\003d\377large_bi\377nary was\370\271f\235 \371`log.q\357ueue\304\000def\177ault __\346 \377uce__ du\376\217Bnon-tri\357vial\033\000cin\377it__self\177._held,\005\003\346C\002 c\317\204\003\341\000con\357vert\217ca P\374\366c\223\206\003 for p\357ickl\377@src\377/onefold\377/connect\357ors/\365B/br\377idge.pyx~\305` parti\305\"\375i\346@ot kno\033wn\026\001toL\000s\010\222@\343du\211\"\326\205\001\314 oca\255t\245@rr\323 d\316@.\360\013\020\262\205\003\204\207\001\341\206\003s.ASOCIIC\261b\000\003.\226&\355c\310\205\002__\017\006set\277state_\013\014c\317lose7\004\306b_e\257rrorI\004p\306@C\177onsumer\000\005\340R\020\033\004|\000U\017\024\005att\367ach<\006comm\363it\000\014\215@Elli_psisK\327\205\001F\360A\250\000\007\334\000\331CL\265aB\263bA\002\260!P\362%\000\006\370\017\017\t\374\016.\007sde\243\001>\007endK\007\377takeProd\002\376`r\000\005W\020""\033\004\373\021-\006\377\205\002\371_\364\205\010G\006begin\200\005\022\247Bo\006\274#.\022\200\205\002\320\206\010s\366\244\006ou\203andin\345g\270\006p\314\003\310\006rel\267eas\340\006.s\201 _\367off\277aSequ\257ence\237\214\001.\244\214\007_\037Cells\000\003\363o\017\006\376\364n_INVALI\377D_ARG_UN\377KNOWN_PA\177RTITION\t\006\377TOPIC__P\373yx\001\000Dict_\377NextRef_}_\254\212\004e____\201\213\002\376\000\006_getite\345m\026\001d0\001 \000doc.%\001fun\003\002g\215\205\005;\000?importC\001\275\207\003O__ma\205@U\000m\217a\324\335\213\001`\001m\373@li\002mr\377o_entrie\261sy\001\262\212\001\003\002ew\210\001p_repar\222\002p\264\000\177checksu\212\000\376\n\001result_\361_\026\001\220\206\003\006\002type\366\017\003un\373\207\002e_En0,\005\n\006\345$8\002vt\230\212\001\370\001\017qual{\005\233\211\005\375\206\016\265\211\006{ex\254!set_\257\005ys\200(\225O_tes\230!~\303\"is_cor\307`\277ineabc\271\204\016a\371b\343`\315\210\005_buff\377erappend\375a\335\210\001asynci\253o.;\006s\225\207\003b\361`b\317atch\360\204\016=\003sc\177clearclt\000\375_\234\205\003ceback\374\276\210\002\337\215\001column\361s\325\207\003\215\205\017\355\207\003tedc/ount\341\217\001v\263\216\001\354\206\003\361d\370\"\330\000\227\222\003empt\367yen\265\216\001ende\335n\375\210\001ate\227\211\002er\377rstreven\331t\247\211\010\233\214\002fi\030\000fl\377agsforma\365t\373\220\004fn\000dfro\345m\207$s\010\001\223#got\365g\311 p\266\216\003high\327idio\000x\263\206\016in\007t64\371 \354\216\002\201@\222\216\006\341\204\001\375s\000\002izekey\327_of\003\000s\322\215\tla\377stleader\377_epochlo\177glowmem\302\222\001\177message\343\204\001x\370\213\001\311\222\001\377\217\001ndim\263\221\001\376\251\217\004npnull_\374\267\"\300\220\003numpyo\243bj\225\207\003\232\207\004\245\215\004.\242\215\007.r\241\221\002.\246\215\003\365\207\010pap\272@\270\261\215\001\260\215\006\271\215\006_of\305\215\006s\272\324\215\001s\206\214\001pop\245\210\004pmy\321dpy\321`ow\242\217\002\377register.\271\210\004row""\000\000s\207\217\001\266\210\t\177sentset\312\217\004Osett\342\216\001\220\224\002s\275 \376\000\001_bytess\307tar\256\215\003\265\215\001\014\000ep\367sto\001\000ruct\337super\213\213\001te\375x?\000meout_\355m\035\000ld\350\216\002truue\313\206\001u\263@8un\346\001\377updateus\373e_\204\216\005value\367_of\003\002sver\377sionwake\366\357\222\001_h\253Bsxze\377rosOw\200\001\330\277\004\n\210+\220Q\005\001$\377\240A\240V\2501\200\001\177\340\004\013\320\013\033\230\005\002\377\037\230q\320 0\260\013\377\270;\300k\320QR\330\377\004\023\2206\230\030\240\021\377\240!\330\004\007\200|\220\3777\230!\330\010(\250\001\337\250\031\260.\300K\000\013\210\276>\000\360\010\000\n\033\025\001\021\377\220\024\220Z\230t\240;\377\250d\260/\300\024\300]\377\320RV\320Vb\320b\377f\320fn\320nr\320\377r|\360\000\000}\001A\375\002\004\000A\002B\002\330\010\377\020\220\007\220q\230\006\230\373l\250]\002v\210W\220E\377\230\024\230Q\330\010\022\220\376h\000\027\220q\340\010\027\220\177t\2307\240\047\250\021\200\001\377q\330\010\017\320\017\047\240\377t\2501\250G\260;\270\357g\300Q\340\004\013a\200A\377\340\010\013\2104\210t\220\377<\230q\330\014\020\220\006\357\220f\230A\022\001\014\210I\370\372\000\034\000\004\002\330\010\014\210F\317\220&\230\001-\001R\000 \240\337\001\240\024\240Y\272\000%\260\357s\270*\300.\002\021\220\021\377\320\022,\250A\250T\260\335\021U\001\034\230N\250\000\010&\373\240a\200\000:\260V\2704\377\270y\310\004\310M\320Y\377Z\320Z_\320_`\320\273`a\240\000\210u\220m\0026\377\3206W\320WX\320X\177[\320[\\\320\\]p\001\377G\220;\230j\250\001\330\377\014-\250Q\250g\260U\273\270\047\251 Z\310z@\000\330\357\r\016\330\014\211@\230D\240\377\006\240g\250Q\330\0141\317\260\021\260!\316\001:\r\340\010\3779\3209]\320]^\320\377^c\320cj\320jk\371\340\315\000X\001h\240l\260!\377\330\014\023\320\0234\260A\277\260W\270E\300\027\237\000A\362\206!\n\275@\216 \014\230F\240\377%\240s\250!\250;\260\367a\330\014\350 \2204\220{\377\240.\260\n\270#\270Q\375\270\020\000\020\320\020!\240\023\372""\240`Q\216\002\024\320\0248\270\377\001\270\024\270V\3007\310\031\047\226a\223\003\330\014_\001\253@\244 \375\220\244\000\360\006\000\t\031\230\373\001\330\373\"u\220C\220q\376\203\002\047\240q\250\004\250F\367\260(\270\274`\017\210z\230\377\021\230&\240\005\240Q\320\377&7\260q\270\010\300\005\377\300Q\300i\310y\320X\356\251`c\200AC\000\016\017\330\375\014r\000.\250a\250t\260\2376\270\021\330\010X\007\025\004/?\250q\260\004\260FO\001v\005\257\010\000\t\r\320@!z\003{\377\230\047\240\025\240d\250$\377\250j\270\005\270S\300\001\316N\0025\260Q\360\001\366#T\270\377\031\300$\300a\330\021\022_\330\020\030\320\030\030\001d\367@\337F\310!\330\020\"\004\017\210\227v\220S\320\000\020\357A\373`\014W\210M\230\207`\360i\000(\202\204\001\234\300\204\001\356\000\016\210f\352\002C\004+\356\232\204\0021\330\0146\006\021\330\014W\r\330\020\310\204\0016\314\205\001\340I\004\376\036\000u\220G\2301\330\020\277\025\220W\230A\230\360@\031\235\230\354\000\017\210q\206 \316\0007\376\272eY\330\0100\3200Q\377\320QR\320RY\320Y\376\365@e\320ei\320ij\327\340\010\t\271\005*\320@4\250\371v\362@\354@\023\2201\220E\277\230\026\230q\240\001\200\005\004\177\230A\330\020\026\220i\021\000_\006\240c\250\024\336a\023\371@\337y\240\001\240\036\347 :\270\377R\270t\320CV\320V\377Z\320Zd\320dg\320\277gq\320qr\340\377e\360\337\016\000\t\020\210\253\003\010\037\177\230y\250\010\260\001\260\232@\327\r\210Vj\000F\323@\013\250G1\330\010\273`\263\204\002\247\206\0020 \000\367\027\270\006\323`\010\014\210J\273\220a\231a=\230\003\360\000\014\016\210Af\270A\333e\310G\327d\357C\330\313\205\001\211!y\000\035\230\231a\t\014\377\2104\210x\220s\230$\313\230a\320\204\003$\314\205\002\302A\026\320\377\0262\260!\2604\260y\177\300\003\3004\300x\310\375\206\002\277\r\230Q\230e\240\227\000\017\367\210t\220\236\000\016\210e\220\3772\220T\230\030\240\024\240\377U\250\"\250D\260\010\270\377\002\270%\270u\300E\310\337\022\310;\320V\333#a\320\375a\341 f\330\014\026\220d\337\230&\240\001\240\302@\017\210\325w\301\000\020\314@\024\265@""5\240\275\002\225\210\002\014\024\220A\260\210\001$\377\220j\240\001\240\026\320\047\3718\360`\311 \300=\320PQ\376\211\205\003x\220r\230\024\230X\373\240T\364 V\2601\260D\373\270\010\217\204\001\021\220\030\230\024\367\230W\240\254B9\230E\240\376\370By\230\006\230a\320\004\377)\320)9\3209M\310\377Q\330\010\r\210R\210y\377\230\001\230\022\2301\230G{\2401-\000\010\014\210Hr\001\364\000\004\005\006L\375\205\001\014\320\014\034\376\352@\010\014\210O\2301\320\357\004:\320:\266a\360\014\000\377\t\036\230S\240\001\240\037\353\260\001\277\204\001\032\350a\037\230v\372\210\206\0018\241A\270q\330\010/\243\250q\275\210\003\224\204\001\240\211\002\047t\0008\336\274!\021\320\021#z\000D\250\357\006\250f\260\357\000\013\2107\357\220#\220Q\300\207\001*\230B\177\230e\320#5\260Q\374B\377&\240f\250A\320-?\276M\001\013\2106\220\023\236 \014\267\"\240!\203@\014\r\343\210\002\022\377\220$\220b\230\006\230d\377\240$\240a\330\020\032\230\377!\2306\240\022\2405\250=\t\320`\020\024\220J\257A\225 \377\024\031\230\021\230\047\240\027\367\250\001\330\004\004\033\250H\260\377E\270\021\270$\270b\300\377\010\310\001\310\025\310a\310\257w\320VW\030\005\027\234\000e\376\336\"\002\270(\300!\3005r!\000\027\205AD\004\035\250aC\005\377\034\250Q\330\020\023\220={\240\003\234`\024\033\320\033\355\211\001\377(\270/\310\023\310G\320\377SX\320XY\340\024\030\377\230\n\240%\240q\250\001\367\330\030\035\306`g\240]\260\377,\270a\270t\3002\300\373Q\330(\t\025\310g\320U\337Z\320Z[\330\263\t\027\2207u\230A\335B\030 \362\210\001\324\212\002\343\030\0317\000\200\205\001\214$\020\220\001\373\220\021\264\211\0016\220\024\220V\273\2303\326\204\001\022\220)\352@A\000\373\204\002";
+    PyObject *data = __Pyx_DecompressString_LZSS(cstring, 3826, 5112);
     #define __Pyx_DecompressString_UNUSED
     if (unlikely(!data)) __PYX_ERR(0, 1, __pyx_L1_error)
     const char* const bytes = __Pyx_PyBytes_AsString(data);
     #if !CYTHON_ASSUME_SAFE_MACROS
     if (likely(bytes)); else { Py_DECREF(data); __PYX_ERR(0, 1, __pyx_L1_error) }
     #endif
-    #else /* compression: none (4940 bytes) */
-static const char bytes[] = " at 0x object>(tree fragment).: <MemoryView of <contiguous and direct><contiguous and indirect><strided and direct or indirect><strided and direct><strided and indirect>>?Cannot assign to read-only memoryviewInvalid mode, expected \047c\047 or \047fortran\047, got Invalid shape in axis Note that Cython is deliberately stricter than PEP-484 and rejects subclasses of builtin types. If you need to pass subclasses then set the \047annotation_typing\047 directive to False.What librdkafka answered instead of success.\n\n    code: its number, negative inside the client. name: its name without RD_KAFKA_RESP_ERR_. is_fatal: the handle is\n    of no use any more; needs_abort: the transaction must be aborted; is_retriable: the same call may be repeated.\n    add_notecollections.abcdisableenablegcisenabledlarge_binary was expected, not log.queueno default __reduce__ due to non-trivial __cinit__self._held,self._queue cannot be converted to a Python object for picklingsrc/onefold/connectors/kafka/bridge.pyxthe partition is not knownthe topic cannot be usedunable to allocate array data.unable to allocate shape and strides.ASCIIClientClient.__reduce_cython__Client.__setstate_cython__Client.closeClient.fatal_errorClient.pollConsumerConsumer.__reduce_cython__Consumer.__setstate_cython__Consumer.attachConsumer.commitEllipsisKafkaFaultKafkaFault.__init__LargeBinaryArrayPartitionPartition.__reduce_cython__Partition.__setstate_cython__Partition.detachPartition.endPartition.takeProducerProducer.__reduce_cython__Producer.__setstate_cython__Producer.abort_transactionProducer.begin_transactionProducer.closeProducer.commit_transactionProducer.init_transactionsProducer.outstandingProducer.produceProducer.releaseProducer.send_offsetsSequenceView.MemoryView_Cells_Cells.__reduce_cython___Cells.__setstate_cython___INVALID_ARG_UNKNOWN_PARTITION_UNKNOWN_TOPIC__Pyx_PyDict_NextRef__annotate____class____class_getitem____dict____doc____func____getstate____import____init____main____metaclass____module___""_mro_entries____name____new____prepare____pyx_checksum__pyx_result__pyx_state__pyx_type__pyx_unpickle_Enum__pyx_unpickle__Cells__pyx_vtable____qualname____reduce____reduce_cython____reduce_ex____set_name____setstate____setstate_cython____test___dict_is_coroutineabcabort_transactionaboutallocate_bufferappendarrayasyncio.coroutinesattachbasebatchbegin_transactionbufferscclearcline_in_tracebackclosecodecolumnscommitcommit_transactioncountdelivereddetachdtype_is_objectemptyencodeendenumerateerrorerrstreventfatal_errorfaultfirstflagsformatfortranfoundfrom_buffersfrombuffergotgrouphandlehighidindexinit_transactionsint64is_fatalis_retriableitemsitemsizekey_ofkeyslarge_binarylastleader_epochloglowmemviewmessagemetadatamodenamendimneeds_abortnpnull_countnumbernumpyobjoffsetoffsetsonefold.connectors.kafka.bridgeoutstandingpapackpartpartitionpartition_ofpartitionspartspollpopproducepy_bufferpyarrowqueueregisterreleaserowrowsselfsend_offsetssentsetdefaultsettingsshapesizesize_bytesstartstatestatsstepstopstructsupertaketexttimeout_mstoldtopictruetypeuint8unpackupdateuse_setstatevalue_ofvaluesversionwakewith_headersxzerosOw\200\001\330\004\n\210+\220Q\200\001\330\004$\240A\240V\2501\200\001\340\004\013\320\013\033\2301\200\001\340\004\037\230q\320 0\260\013\270;\300k\320QR\330\004\023\2206\230\030\240\021\240!\330\004\007\200|\2207\230!\330\010(\250\001\250\031\260.\300\001\330\004\013\2101\200\001\360\010\000\n\033\230!\330\010\021\220\024\220Z\230t\240;\250d\260/\300\024\300]\320RV\320Vb\320bf\320fn\320nr\320r|\360\000\000}\001A\002\360\000\000A\002B\002\330\010\020\220\007\220q\230\006\230l\250!\330\004\007\200v\210W\220E\230\024\230Q\330\010\022\220!\330\010\027\220q\340\010\027\220t\2307\240\047\250\021\330\004\007\200q\330\010\017\320\017\047\240t\2501\250G\260;\270g\300Q\340\010\017\320\017\047\240t\2501\250G\260;\270a\200A\340\010\013\2104\210t\220<\230q\330\014\020\220\006\220f\230A\200A\340\010\014\210I\220Q\200A\340\010\014\210I\220Q\330\010\014\210F\220&\230\001\200A""\340\010\017\320\017 \240\001\240\024\240Y\250d\260%\260s\270*\300A\200A\340\010\021\220\021\320\022,\250A\250T\260\021\200A\340\010\034\230N\250!\330\010&\240a\240t\250:\260V\2704\270y\310\004\310M\320YZ\320Z_\320_`\320`a\330\010\017\210u\220A\200A\340\0106\3206W\320WX\320X[\320[\\\320\\]\330\010\014\210G\220;\230j\250\001\330\014-\250Q\250g\260U\270\047\300\024\300Z\310z\320YZ\330\r\016\330\014\033\2301\230D\240\006\240g\250Q\330\0141\260\021\260!\200A\340\0106\3206W\320WX\320X[\320[\\\320\\]\340\0109\3209]\320]^\320^c\320cj\320jk\340\010\014\210G\220;\230h\240l\260!\330\014\023\320\0234\260A\260W\270E\300\027\310\004\310A\330\014\020\220\n\230!\330\014\020\220\014\230F\240%\240s\250!\250;\260a\330\014\022\220!\2204\220{\240.\260\n\270#\270Q\270a\330\014\020\320\020!\240\023\240A\240Q\330\r\016\330\014\024\320\0248\270\001\270\024\270V\3007\310\047\320QR\330\0141\260\021\260!\330\0144\260A\260Q\330\010\021\220\021\220!\200A\360\006\000\t\031\230\001\330\010\013\2104\210u\220C\220q\330\014\023\320\023\047\240q\250\004\250F\260(\270!\330\010\017\210z\230\021\230&\240\005\240Q\320&7\260q\270\010\300\005\300Q\300i\310y\320Xb\320bc\200A\360\006\000\016\017\330\014\024\320\024.\250a\250t\2606\270\021\330\010\021\220\021\220!\200A\360\006\000\016\017\330\014\024\320\024/\250q\260\004\260F\270!\330\010\021\220\021\220!\200A\360\010\000\t\r\210F\220!\330\010\013\2104\210{\230\047\240\025\240d\250$\250j\270\005\270S\300\001\330\014\024\320\0245\260Q\260a\330\014-\250Q\250g\260T\270\031\300$\300a\330\021\022\330\020\030\320\0305\260Q\260d\270*\300F\310!\330\0205\260Q\260a\330\014\017\210v\220S\230\001\330\020&\240a\240q\330\010\014\210M\230\021\200A\360\010\000\t(\240t\2501\330\010\020\220\001\330\010\016\210f\220C\220q\330\021\022\330\020\030\320\030+\2501\250G\2601\330\014\017\210v\220S\230\001\330\020\021\330\014\r\330\020\027\220t\2306\240\021\240!\340\020&\240a\240q\330\014\017\210u\220G\2301\330\020\025\220W\230A\230Q\330\014\031\230\021\330\010\017\210q\200A\360\016""\000\t\020\210u\220G\2301\330\010\037\230y\250\010\260\001\260\021\330\010\r\210V\2201\220F\230&\240\013\2501\330\010\020\320\0201\260\021\260!\330\010\017\320\0170\260\001\260\027\270\006\270a\330\010\014\210J\220a\330\010\013\210=\230\003\2301\330\0145\260Q\260f\270A\330\r\016\330\014\024\320\024/\250q\260\004\260F\270!\330\0141\260\021\260!\330\010\021\220\021\220!\330\010\017\210q\200A\360\016\000\t\035\230A\360\006\000\t\014\2104\210x\220s\230$\230a\330\014\020\220\n\230$\230j\250\001\330\021\022\330\020\026\320\0262\260!\2604\260y\300\003\3004\300x\310q\330\014\020\220\r\230Q\230e\2401\330\010\017\210t\2201\330\010\016\210e\2202\220T\230\030\240\024\240U\250\"\250D\260\010\270\002\270%\270u\300E\310\022\310;\320VY\320Y^\320^a\320ae\320ef\330\014\026\220d\230&\240\001\240\021\330\014\017\210w\220a\330\020\021\330\014\024\220G\2305\240\002\240\047\250\021\330\014\024\220A\330\010\022\220$\220j\240\001\240\026\320\0478\270\005\270R\270t\300=\320PQ\330\010\013\2104\210x\220r\230\024\230X\240T\250\024\250V\2601\260D\270\010\300\001\330\014\021\220\030\230\024\230W\240A\330\014\023\2209\230E\240\021\330\010\017\210y\230\006\230a\320\004)\320)9\3209M\310Q\330\010\r\210R\210y\230\001\230\022\2301\230G\2401\240A\330\010\014\210H\220A\330\010\014\210H\220A\330\010\014\210H\220A\330\010\014\210L\230\001\330\010\014\320\014\034\230A\330\010\014\210O\2301\320\004:\320:Q\320QR\360\014\000\t\036\230S\240\001\240\037\260\001\360\010\000\t\032\230\021\330\010\037\230v\240Q\320&8\270\006\270a\270q\330\010/\250q\330\010\017\210u\220G\2301\330\010\014\210F\220\047\230\022\2308\2401\330\010\021\320\021#\2401\240D\250\006\250f\260A\330\010\013\2107\220#\220Q\330\014\022\220*\230B\230e\320#5\260Q\330\010\020\320\020&\240f\250A\320-?\270q\330\010\013\2106\220\023\220A\330\014\"\240!\2401\330\014\r\330\r\016\330\014\022\220$\220b\230\006\230d\240$\240a\330\020\032\230!\2306\240\022\2405\250\t\260\021\330\020\024\220J\230e\2401\240A\330\024\031\230\021\230\047\240\027\250\001\330\024""\031\230\021\230\047\240\033\250H\260E\270\021\270$\270b\300\010\310\001\310\025\310a\310w\320VW\330\024\031\230\021\230\047\240\027\250\006\250e\2601\260D\270\002\270(\300!\3005\310\001\310\027\320PQ\330\024\031\230\021\230\047\240\035\250a\330\024\031\230\021\230\047\240\034\250Q\330\020\023\220=\240\003\2401\330\024\033\320\0331\260\021\260(\270/\310\023\310G\320SX\320XY\340\024\030\230\n\240%\240q\250\001\330\030\035\230Q\230g\240]\260,\270a\270t\3002\300Q\330\024\033\320\0331\260\021\260(\270/\310\025\310g\320UZ\320Z[\330\020\024\220J\230e\2401\240A\330\024\027\220u\230A\230W\240A\330\030 \240\005\240Q\240g\250Q\330\030\031\330\024\033\2301\330\014\"\240!\2401\330\014\020\220\001\220\021\330\010\013\2106\220\024\220V\2303\230a\330\014\022\220)\2301\230A\330\010\017\210q";
+    #else /* compression: none (5112 bytes) */
+static const char bytes[] = " at 0x object>(tree fragment).: <MemoryView of <contiguous and direct><contiguous and indirect><strided and direct or indirect><strided and direct><strided and indirect>>?Cannot assign to read-only memoryviewInvalid mode, expected \047c\047 or \047fortran\047, got Invalid shape in axis Note that Cython is deliberately stricter than PEP-484 and rejects subclasses of builtin types. If you need to pass subclasses then set the \047annotation_typing\047 directive to False.What librdkafka answered instead of success.\n\n    code: its number, negative inside the client. name: its name without RD_KAFKA_RESP_ERR_. is_fatal: the handle is\n    of no use any more; needs_abort: the transaction must be aborted; is_retriable: the same call may be repeated.\n    add_notecollections.abcdisableenablegcisenabledlarge_binary was expected, not log.queueno default __reduce__ due to non-trivial __cinit__self._held,self._queue cannot be converted to a Python object for picklingsrc/onefold/connectors/kafka/bridge.pyxthe partition is not knownthe topic cannot be usedunable to allocate array data.unable to allocate shape and strides.ASCIIClientClient.__reduce_cython__Client.__setstate_cython__Client.closeClient.fatal_errorClient.pollConsumerConsumer.__reduce_cython__Consumer.__setstate_cython__Consumer.attachConsumer.commitConsumer.committedEllipsisKafkaFaultKafkaFault.__init__LargeBinaryArrayPartitionPartition.__reduce_cython__Partition.__setstate_cython__Partition.detachPartition.endPartition.takeProducerProducer.__reduce_cython__Producer.__setstate_cython__Producer.abort_transactionProducer.begin_transactionProducer.closeProducer.commit_transactionProducer.init_transactionsProducer.outstandingProducer.produceProducer.releaseProducer.send_offsetsSequenceView.MemoryView_Cells_Cells.__reduce_cython___Cells.__setstate_cython___INVALID_ARG_UNKNOWN_PARTITION_UNKNOWN_TOPIC__Pyx_PyDict_NextRef__annotate____class____class_getitem____dict____doc____func____getstate____import____init____main____meta""class____module____mro_entries____name____new____prepare____pyx_checksum__pyx_result__pyx_state__pyx_type__pyx_unpickle_Enum__pyx_unpickle__Cells__pyx_vtable____qualname____reduce____reduce_cython____reduce_ex____set_name____setstate____setstate_cython____test___dict_is_coroutineabcabort_transactionaboutallocate_bufferappendarrayasyncio.coroutinesattachbasebatchbegin_transactionbufferscclearcline_in_tracebackclosecodecolumnscommitcommit_transactioncommittedcountdelivereddetachdtype_is_objectemptyencodeendenumerateerrorerrstreventfatal_errorfaultfirstflagsformatfortranfoundfrom_buffersfrombuffergotgrouphandlehighidindexinit_transactionsint64is_fatalis_retriableitemsitemsizekey_ofkeyslarge_binarylastleader_epochloglowmemviewmessagemetadatamodenamendimneeds_abortnpnull_countnumbernumpyobjoffsetoffsetsonefold.connectors.kafka.bridgeoutstandingpapackpartpartitionpartition_ofpartitionspartspollpopproducepy_bufferpyarrowqueueregisterreleaserowrowsselfsend_offsetssentsetdefaultsettingsshapesizesize_bytesstartstatestatsstepstopstructsupertaketexttimeout_mstoldtopictruetypeuint8unpackupdateuse_setstatevalue_ofvaluesversionwakewith_headersxzerosOw\200\001\330\004\n\210+\220Q\200\001\330\004$\240A\240V\2501\200\001\340\004\013\320\013\033\2301\200\001\340\004\037\230q\320 0\260\013\270;\300k\320QR\330\004\023\2206\230\030\240\021\240!\330\004\007\200|\2207\230!\330\010(\250\001\250\031\260.\300\001\330\004\013\2101\200\001\360\010\000\n\033\230!\330\010\021\220\024\220Z\230t\240;\250d\260/\300\024\300]\320RV\320Vb\320bf\320fn\320nr\320r|\360\000\000}\001A\002\360\000\000A\002B\002\330\010\020\220\007\220q\230\006\230l\250!\330\004\007\200v\210W\220E\230\024\230Q\330\010\022\220!\330\010\027\220q\340\010\027\220t\2307\240\047\250\021\330\004\007\200q\330\010\017\320\017\047\240t\2501\250G\260;\270g\300Q\340\010\017\320\017\047\240t\2501\250G\260;\270a\200A\340\010\013\2104\210t\220<\230q\330\014\020\220\006\220f\230A\200A\340\010\014\210I\220Q\200A\340\010\014\210I\220Q\330\010""\014\210F\220&\230\001\200A\340\010\017\320\017 \240\001\240\024\240Y\250d\260%\260s\270*\300A\200A\340\010\021\220\021\320\022,\250A\250T\260\021\200A\340\010\034\230N\250!\330\010&\240a\240t\250:\260V\2704\270y\310\004\310M\320YZ\320Z_\320_`\320`a\330\010\017\210u\220A\200A\340\0106\3206W\320WX\320X[\320[\\\320\\]\330\010\014\210G\220;\230j\250\001\330\014-\250Q\250g\260U\270\047\300\024\300Z\310z\320YZ\330\r\016\330\014\033\2301\230D\240\006\240g\250Q\330\0141\260\021\260!\200A\340\0106\3206W\320WX\320X[\320[\\\320\\]\340\0109\3209]\320]^\320^c\320cj\320jk\340\010\014\210G\220;\230h\240l\260!\330\014\023\320\0234\260A\260W\270E\300\027\310\004\310A\330\014\020\220\n\230!\330\014\020\220\014\230F\240%\240s\250!\250;\260a\330\014\022\220!\2204\220{\240.\260\n\270#\270Q\270a\330\014\020\320\020!\240\023\240A\240Q\330\r\016\330\014\024\320\0248\270\001\270\024\270V\3007\310\047\320QR\330\0141\260\021\260!\330\0144\260A\260Q\330\010\021\220\021\220!\200A\360\006\000\t\031\230\001\330\010\013\2104\210u\220C\220q\330\014\023\320\023\047\240q\250\004\250F\260(\270!\330\010\017\210z\230\021\230&\240\005\240Q\320&7\260q\270\010\300\005\300Q\300i\310y\320Xb\320bc\200A\360\006\000\016\017\330\014\024\320\024.\250a\250t\2606\270\021\330\010\021\220\021\220!\200A\360\006\000\016\017\330\014\024\320\024/\250q\260\004\260F\270!\330\010\021\220\021\220!\200A\360\010\000\t\r\210F\220!\330\010\013\2104\210{\230\047\240\025\240d\250$\250j\270\005\270S\300\001\330\014\024\320\0245\260Q\260a\330\014-\250Q\250g\260T\270\031\300$\300a\330\021\022\330\020\030\320\0305\260Q\260d\270*\300F\310!\330\0205\260Q\260a\330\014\017\210v\220S\230\001\330\020&\240a\240q\330\010\014\210M\230\021\200A\360\010\000\t(\240t\2501\330\010\020\220\001\330\010\016\210f\220C\220q\330\021\022\330\020\030\320\030+\2501\250G\2601\330\014\017\210v\220S\230\001\330\020\021\330\014\r\330\020\027\220t\2306\240\021\240!\340\020&\240a\240q\330\014\017\210u\220G\2301\330\020\025\220W\230A\230Q\330\014\031\230\021\330""\010\017\210q\200A\360\010\000\t7\3206W\320WX\320XY\330\0100\3200Q\320QR\320RY\320Y^\320^e\320ei\320ij\340\010\t\330\021\022\330\020\030\320\030*\250!\2504\250v\260W\270A\330\014\023\2201\220E\230\026\230q\240\001\330\014\017\210v\220S\230\004\230A\330\020\026\220i\230q\240\006\240c\250\024\250Q\330\014\023\2204\220y\240\001\240\036\250t\260:\270R\270t\320CV\320VZ\320Zd\320dg\320gq\320qr\340\0141\260\021\260!\200A\360\016\000\t\020\210u\220G\2301\330\010\037\230y\250\010\260\001\260\021\330\010\r\210V\2201\220F\230&\240\013\2501\330\010\020\320\0201\260\021\260!\330\010\017\320\0170\260\001\260\027\270\006\270a\330\010\014\210J\220a\330\010\013\210=\230\003\2301\330\0145\260Q\260f\270A\330\r\016\330\014\024\320\024/\250q\260\004\260F\270!\330\0141\260\021\260!\330\010\021\220\021\220!\330\010\017\210q\200A\360\016\000\t\035\230A\360\006\000\t\014\2104\210x\220s\230$\230a\330\014\020\220\n\230$\230j\250\001\330\021\022\330\020\026\320\0262\260!\2604\260y\300\003\3004\300x\310q\330\014\020\220\r\230Q\230e\2401\330\010\017\210t\2201\330\010\016\210e\2202\220T\230\030\240\024\240U\250\"\250D\260\010\270\002\270%\270u\300E\310\022\310;\320VY\320Y^\320^a\320ae\320ef\330\014\026\220d\230&\240\001\240\021\330\014\017\210w\220a\330\020\021\330\014\024\220G\2305\240\002\240\047\250\021\330\014\024\220A\330\010\022\220$\220j\240\001\240\026\320\0478\270\005\270R\270t\300=\320PQ\330\010\013\2104\210x\220r\230\024\230X\240T\250\024\250V\2601\260D\270\010\300\001\330\014\021\220\030\230\024\230W\240A\330\014\023\2209\230E\240\021\330\010\017\210y\230\006\230a\320\004)\320)9\3209M\310Q\330\010\r\210R\210y\230\001\230\022\2301\230G\2401\240A\330\010\014\210H\220A\330\010\014\210H\220A\330\010\014\210H\220A\330\010\014\210L\230\001\330\010\014\320\014\034\230A\330\010\014\210O\2301\320\004:\320:Q\320QR\360\014\000\t\036\230S\240\001\240\037\260\001\360\010\000\t\032\230\021\330\010\037\230v\240Q\320&8\270\006\270a\270q\330\010/\250q\330\010\017\210u\220G\2301\330\010\014\210F\220""\047\230\022\2308\2401\330\010\021\320\021#\2401\240D\250\006\250f\260A\330\010\013\2107\220#\220Q\330\014\022\220*\230B\230e\320#5\260Q\330\010\020\320\020&\240f\250A\320-?\270q\330\010\013\2106\220\023\220A\330\014\"\240!\2401\330\014\r\330\r\016\330\014\022\220$\220b\230\006\230d\240$\240a\330\020\032\230!\2306\240\022\2405\250\t\260\021\330\020\024\220J\230e\2401\240A\330\024\031\230\021\230\047\240\027\250\001\330\024\031\230\021\230\047\240\033\250H\260E\270\021\270$\270b\300\010\310\001\310\025\310a\310w\320VW\330\024\031\230\021\230\047\240\027\250\006\250e\2601\260D\270\002\270(\300!\3005\310\001\310\027\320PQ\330\024\031\230\021\230\047\240\035\250a\330\024\031\230\021\230\047\240\034\250Q\330\020\023\220=\240\003\2401\330\024\033\320\0331\260\021\260(\270/\310\023\310G\320SX\320XY\340\024\030\230\n\240%\240q\250\001\330\030\035\230Q\230g\240]\260,\270a\270t\3002\300Q\330\024\033\320\0331\260\021\260(\270/\310\025\310g\320UZ\320Z[\330\020\024\220J\230e\2401\240A\330\024\027\220u\230A\230W\240A\330\030 \240\005\240Q\240g\250Q\330\030\031\330\024\033\2301\330\014\"\240!\2401\330\014\020\220\001\220\021\330\010\013\2106\220\024\220V\2303\230a\330\014\022\220)\2301\230A\330\010\017\210q";
     PyObject *data = NULL;
     #define __Pyx_DecompressString_UNUSED
     #define __Pyx_DecompressString_LZSS_UNUSED
     #endif
     PyObject **stringtab = __pyx_mstate->__pyx_string_tab;
     Py_ssize_t pos = 0;
-    for (int i = 0; i < 235; i++) {
+    for (int i = 0; i < 237; i++) {
       Py_ssize_t bytes_length = str_length_index[i].length;
       PyObject *string = PyUnicode_DecodeUTF8(bytes + pos, bytes_length, NULL);
       if (likely(string) && i >= 34) PyUnicode_InternInPlace(&string);
@@ -34211,8 +34637,8 @@ static const char bytes[] = " at 0x object>(tree fragment).: <MemoryView of <con
       stringtab[i] = string;
       pos += bytes_length;
     }
-    for (int i = 235; i < 260; i++) {
-      Py_ssize_t bytes_length = bytes_length_index[i-235].length;
+    for (int i = 237; i < 263; i++) {
+      Py_ssize_t bytes_length = bytes_length_index[i-237].length;
       PyObject *string = PyBytes_FromStringAndSize(bytes + pos, bytes_length);
       stringtab[i] = string;
       pos += bytes_length;
@@ -34222,15 +34648,15 @@ static const char bytes[] = " at 0x object>(tree fragment).: <MemoryView of <con
       }
     }
     Py_XDECREF(data);
-    for (Py_ssize_t i = 0; i < 260; i++) {
+    for (Py_ssize_t i = 0; i < 263; i++) {
       if (unlikely(PyObject_Hash(stringtab[i]) == -1)) {
         __PYX_ERR(0, 1, __pyx_L1_error)
       }
     }
     #if CYTHON_IMMORTAL_CONSTANTS
     {
-      PyObject **table = stringtab + 235;
-      for (Py_ssize_t i=0; i<25; ++i) {
+      PyObject **table = stringtab + 237;
+      for (Py_ssize_t i=0; i<26; ++i) {
         #if PY_VERSION_HEX >= 0x030F0000
         PyUnstable_SetImmortal(table[i]);
         #elif CYTHON_COMPILING_IN_CPYTHON_FREETHREADING
@@ -34318,27 +34744,27 @@ static int __Pyx_CreateCodeObjects(__pyx_mstatetype *__pyx_mstate) {
   PyObject* tuple_dedup_map = PyDict_New();
   if (unlikely(!tuple_dedup_map)) return -1;
   {
-    const __Pyx_PyCode_New_function_description descr = {7, 0, 0, 7, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 144};
+    const __Pyx_PyCode_New_function_description descr = {7, 0, 0, 7, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 145};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_code, __pyx_mstate->__pyx_n_u_name, __pyx_mstate->__pyx_n_u_text, __pyx_mstate->__pyx_n_u_is_fatal, __pyx_mstate->__pyx_n_u_is_retriable, __pyx_mstate->__pyx_n_u_needs_abort};
     __pyx_mstate_global->__pyx_codeobj_tab[0] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_init, __pyx_mstate->__pyx_kp_b_iso88591_99MQ_Ry_1G1A_HA_HA_HA_L_A_O1, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[0])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 0, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 178};
+    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 0, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 179};
     PyObject* const varnames[] = {0};
     __pyx_mstate_global->__pyx_codeobj_tab[1] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_version, __pyx_mstate->__pyx_kp_b_iso88591_1, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[1])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 6, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 208};
+    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 6, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 209};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_timeout_ms, __pyx_mstate->__pyx_n_u_event, __pyx_mstate->__pyx_n_u_queue, __pyx_mstate->__pyx_n_u_found, __pyx_mstate->__pyx_n_u_told};
     __pyx_mstate_global->__pyx_codeobj_tab[2] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_poll, __pyx_mstate->__pyx_kp_b_iso88591_A_t1_fCq_1G1_vS_t6_aq_uG1_WAQ_q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[2])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 258};
+    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 259};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_errstr, __pyx_mstate->__pyx_n_u_code};
     __pyx_mstate_global->__pyx_codeobj_tab[3] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_fatal_error, __pyx_mstate->__pyx_kp_b_iso88591_A_4uCq_q_F_z_Q_7q_QiyXbbc, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[3])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 266};
+    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 267};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self};
     __pyx_mstate_global->__pyx_codeobj_tab[4] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_close, __pyx_mstate->__pyx_kp_b_iso88591_A_IQ, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[4])) goto bad;
   }
@@ -34353,119 +34779,124 @@ static int __Pyx_CreateCodeObjects(__pyx_mstatetype *__pyx_mstate) {
     __pyx_mstate_global->__pyx_codeobj_tab[6] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_setstate_cython, __pyx_mstate->__pyx_kp_b_iso88591_Q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[6])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {6, 0, 0, 11, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 291};
+    const __Pyx_PyCode_New_function_description descr = {6, 0, 0, 11, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 292};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_topic, __pyx_mstate->__pyx_n_u_partition, __pyx_mstate->__pyx_n_u_offset, __pyx_mstate->__pyx_n_u_leader_epoch, __pyx_mstate->__pyx_n_u_wake, __pyx_mstate->__pyx_n_u_parts, __pyx_mstate->__pyx_n_u_part, __pyx_mstate->__pyx_n_u_error, __pyx_mstate->__pyx_n_u_name, __pyx_mstate->__pyx_n_u_queue};
     __pyx_mstate_global->__pyx_codeobj_tab[7] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_attach, __pyx_mstate->__pyx_kp_b_iso88591_A_uG1_y_V1F_1_1_0_a_Ja_1_5QfA_q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[7])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 6, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 312};
+    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 6, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 313};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_offsets, __pyx_mstate->__pyx_n_u_parts, __pyx_mstate->__pyx_n_u_topic, __pyx_mstate->__pyx_n_u_partition, __pyx_mstate->__pyx_n_u_offset};
     __pyx_mstate_global->__pyx_codeobj_tab[8] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_commit, __pyx_mstate->__pyx_kp_b_iso88591_A_66WWXX_G_j_QgU_ZzYZ_1D_gQ_1, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[8])) goto bad;
   }
   {
+    const __Pyx_PyCode_New_function_description descr = {4, 0, 0, 7, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 322};
+    PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_topic, __pyx_mstate->__pyx_n_u_partition, __pyx_mstate->__pyx_n_u_timeout_ms, __pyx_mstate->__pyx_n_u_parts, __pyx_mstate->__pyx_n_u_part, __pyx_mstate->__pyx_n_u_error};
+    __pyx_mstate_global->__pyx_codeobj_tab[9] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_committed, __pyx_mstate->__pyx_kp_b_iso88591_A_76WWXXY_00QQRRYY_eeiij_4vWA_1E, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[9])) goto bad;
+  }
+  {
     const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 1};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self};
-    __pyx_mstate_global->__pyx_codeobj_tab[9] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_reduce_cython, __pyx_mstate->__pyx_kp_b_iso88591_Q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[9])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[10] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_reduce_cython, __pyx_mstate->__pyx_kp_b_iso88591_Q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[10])) goto bad;
   }
   {
     const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 2, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 3};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_pyx_state};
-    __pyx_mstate_global->__pyx_codeobj_tab[10] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_setstate_cython, __pyx_mstate->__pyx_kp_b_iso88591_Q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[10])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[11] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_setstate_cython, __pyx_mstate->__pyx_kp_b_iso88591_Q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[11])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {4, 0, 0, 11, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 344};
+    const __Pyx_PyCode_New_function_description descr = {4, 0, 0, 11, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 362};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_rows, __pyx_mstate->__pyx_n_u_size_bytes, __pyx_mstate->__pyx_n_u_with_headers, __pyx_mstate->__pyx_n_u_last, __pyx_mstate->__pyx_n_u_size, __pyx_mstate->__pyx_n_u_got, __pyx_mstate->__pyx_n_u_message, __pyx_mstate->__pyx_n_u_columns, __pyx_mstate->__pyx_n_u_end, __pyx_mstate->__pyx_n_u_fault};
-    __pyx_mstate_global->__pyx_codeobj_tab[11] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_take, __pyx_mstate->__pyx_kp_b_iso88591_A_A_4xs_a_j_2_4y_4xq_Qe1_t1_e2T, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[11])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[12] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_take, __pyx_mstate->__pyx_kp_b_iso88591_A_A_4xs_a_j_2_4y_4xq_Qe1_t1_e2T, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[12])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 404};
+    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 422};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_low, __pyx_mstate->__pyx_n_u_high};
-    __pyx_mstate_global->__pyx_codeobj_tab[12] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_end, __pyx_mstate->__pyx_kp_b_iso88591_A_N_at_V4y_MYZZ___a_uA, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[12])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[13] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_end, __pyx_mstate->__pyx_kp_b_iso88591_A_N_at_V4y_MYZZ___a_uA, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[13])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 410};
+    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 428};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_parts, __pyx_mstate->__pyx_n_u_error};
-    __pyx_mstate_global->__pyx_codeobj_tab[13] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_detach, __pyx_mstate->__pyx_kp_b_iso88591_A_F_4_d_j_S_5Qa_QgT_a_5Qd_F_5Qa, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[13])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[14] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_detach, __pyx_mstate->__pyx_kp_b_iso88591_A_F_4_d_j_S_5Qa_QgT_a_5Qd_F_5Qa, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[14])) goto bad;
   }
   {
     const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 1};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self};
-    __pyx_mstate_global->__pyx_codeobj_tab[14] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_reduce_cython, __pyx_mstate->__pyx_kp_b_iso88591_Q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[14])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[15] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_reduce_cython, __pyx_mstate->__pyx_kp_b_iso88591_Q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[15])) goto bad;
   }
   {
     const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 2, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 3};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_pyx_state};
-    __pyx_mstate_global->__pyx_codeobj_tab[15] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_setstate_cython, __pyx_mstate->__pyx_kp_b_iso88591_Q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[15])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[16] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_setstate_cython, __pyx_mstate->__pyx_kp_b_iso88591_Q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[16])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {5, 0, 1, 18, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 507};
+    const __Pyx_PyCode_New_function_description descr = {5, 0, 1, 18, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 525};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_topic, __pyx_mstate->__pyx_n_u_values, __pyx_mstate->__pyx_n_u_keys, __pyx_mstate->__pyx_n_u_partitions, __pyx_mstate->__pyx_n_u_first, __pyx_mstate->__pyx_n_u_count, __pyx_mstate->__pyx_n_u_row, __pyx_mstate->__pyx_n_u_number, __pyx_mstate->__pyx_n_u_size, __pyx_mstate->__pyx_n_u_batch, __pyx_mstate->__pyx_n_u_handle, __pyx_mstate->__pyx_n_u_sent, __pyx_mstate->__pyx_n_u_fault, __pyx_mstate->__pyx_n_u_value_of, __pyx_mstate->__pyx_n_u_key_of, __pyx_mstate->__pyx_n_u_partition_of, __pyx_mstate->__pyx_n_u_name};
-    __pyx_mstate_global->__pyx_codeobj_tab[16] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_produce, __pyx_mstate->__pyx_kp_b_iso88591_QQR_S_vQ_8_aq_q_uG1_F_81_1D_fA, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[16])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[17] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_produce, __pyx_mstate->__pyx_kp_b_iso88591_QQR_S_vQ_8_aq_q_uG1_F_81_1D_fA, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[17])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 555};
+    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 573};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self};
-    __pyx_mstate_global->__pyx_codeobj_tab[17] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_outstanding, __pyx_mstate->__pyx_kp_b_iso88591_A_Yd_s_A, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[17])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[18] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_outstanding, __pyx_mstate->__pyx_kp_b_iso88591_A_Yd_s_A, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[18])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 559};
+    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 577};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self};
-    __pyx_mstate_global->__pyx_codeobj_tab[18] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_release, __pyx_mstate->__pyx_kp_b_iso88591_A_4t_q_fA, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[18])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[19] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_release, __pyx_mstate->__pyx_kp_b_iso88591_A_4t_q_fA, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[19])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 564};
+    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 582};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_timeout_ms, __pyx_mstate->__pyx_n_u_error};
-    __pyx_mstate_global->__pyx_codeobj_tab[19] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_init_transactions, __pyx_mstate->__pyx_kp_b_iso88591_A_at6, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[19])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[20] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_init_transactions, __pyx_mstate->__pyx_kp_b_iso88591_A_at6, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[20])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 571};
+    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 589};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self};
-    __pyx_mstate_global->__pyx_codeobj_tab[20] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_begin_transaction, __pyx_mstate->__pyx_kp_b_iso88591_A_AT, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[20])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[21] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_begin_transaction, __pyx_mstate->__pyx_kp_b_iso88591_A_AT, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[21])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {4, 0, 0, 12, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 575};
+    const __Pyx_PyCode_New_function_description descr = {4, 0, 0, 12, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 593};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_group, __pyx_mstate->__pyx_n_u_offsets, __pyx_mstate->__pyx_n_u_timeout_ms, __pyx_mstate->__pyx_n_u_parts, __pyx_mstate->__pyx_n_u_part, __pyx_mstate->__pyx_n_u_about, __pyx_mstate->__pyx_n_u_error, __pyx_mstate->__pyx_n_u_topic, __pyx_mstate->__pyx_n_u_partition, __pyx_mstate->__pyx_n_u_offset, __pyx_mstate->__pyx_n_u_metadata};
-    __pyx_mstate_global->__pyx_codeobj_tab[21] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_send_offsets, __pyx_mstate->__pyx_kp_b_iso88591_A_66WWXX_99_ccjjk_G_hl_4AWE_A_F, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[21])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[22] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_send_offsets, __pyx_mstate->__pyx_kp_b_iso88591_A_66WWXX_99_ccjjk_G_hl_4AWE_A_F, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[22])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 593};
+    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 611};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_timeout_ms, __pyx_mstate->__pyx_n_u_error};
-    __pyx_mstate_global->__pyx_codeobj_tab[22] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_commit_transaction, __pyx_mstate->__pyx_kp_b_iso88591_A_q_F, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[22])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[23] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_commit_transaction, __pyx_mstate->__pyx_kp_b_iso88591_A_q_F, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[23])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 600};
+    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 618};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_timeout_ms, __pyx_mstate->__pyx_n_u_error};
-    __pyx_mstate_global->__pyx_codeobj_tab[23] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_abort_transaction, __pyx_mstate->__pyx_kp_b_iso88591_A_at6, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[23])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[24] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_abort_transaction, __pyx_mstate->__pyx_kp_b_iso88591_A_at6, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[24])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 607};
+    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 625};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self};
-    __pyx_mstate_global->__pyx_codeobj_tab[24] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_close, __pyx_mstate->__pyx_kp_b_iso88591_A_IQ_F, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[24])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[25] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_onefold_connectors_kafka_bri, __pyx_mstate->__pyx_n_u_close, __pyx_mstate->__pyx_kp_b_iso88591_A_IQ_F, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[25])) goto bad;
   }
   {
     const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 1};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self};
-    __pyx_mstate_global->__pyx_codeobj_tab[25] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_reduce_cython, __pyx_mstate->__pyx_kp_b_iso88591_Q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[25])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[26] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_reduce_cython, __pyx_mstate->__pyx_kp_b_iso88591_Q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[26])) goto bad;
   }
   {
     const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 2, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 3};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_pyx_state};
-    __pyx_mstate_global->__pyx_codeobj_tab[26] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_setstate_cython, __pyx_mstate->__pyx_kp_b_iso88591_Q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[26])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[27] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_setstate_cython, __pyx_mstate->__pyx_kp_b_iso88591_Q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[27])) goto bad;
   }
   {
     const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 4, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 1};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_state, __pyx_mstate->__pyx_n_u_dict_2, __pyx_mstate->__pyx_n_u_use_setstate};
-    __pyx_mstate_global->__pyx_codeobj_tab[27] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_reduce_cython, __pyx_mstate->__pyx_kp_b_iso88591_Zt_d_RVVbbffnnrr_A_A_B_q_l_vWE, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[27])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[28] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_reduce_cython, __pyx_mstate->__pyx_kp_b_iso88591_Zt_d_RVVbbffnnrr_A_A_B_q_l_vWE, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[28])) goto bad;
   }
   {
     const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 2, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 17};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_self, __pyx_mstate->__pyx_n_u_pyx_state};
-    __pyx_mstate_global->__pyx_codeobj_tab[28] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_setstate_cython, __pyx_mstate->__pyx_kp_b_iso88591_AV1, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[28])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[29] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_setstate_cython, __pyx_mstate->__pyx_kp_b_iso88591_AV1, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[29])) goto bad;
   }
   {
     const __Pyx_PyCode_New_function_description descr = {3, 0, 0, 4, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 4};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_pyx_type, __pyx_mstate->__pyx_n_u_pyx_checksum, __pyx_mstate->__pyx_n_u_pyx_state, __pyx_mstate->__pyx_n_u_pyx_result};
-    __pyx_mstate_global->__pyx_codeobj_tab[29] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_pyx_unpickle__Cells, __pyx_mstate->__pyx_kp_b_iso88591_q_0_kQR_6_7_1, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[29])) goto bad;
+    __pyx_mstate_global->__pyx_codeobj_tab[30] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_pyx_unpickle__Cells, __pyx_mstate->__pyx_kp_b_iso88591_q_0_kQR_6_7_1, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[30])) goto bad;
   }
   Py_DECREF(tuple_dedup_map);
   return 0;

@@ -101,6 +101,7 @@ cdef extern from "librdkafka.h" nogil:
         rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *partitions)
     int rd_kafka_get_watermark_offsets(
         rd_kafka_t *rk, const char *topic, int32_t partition, int64_t *low, int64_t *high)
+    int rd_kafka_committed(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *partitions, int timeout_ms)
     int rd_kafka_commit(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *offsets, int is_async)
     rd_kafka_topic_t *rd_kafka_topic_new(rd_kafka_t *rk, const char *topic, rd_kafka_topic_conf_t *conf)
     void rd_kafka_topic_destroy(rd_kafka_topic_t *topic)
@@ -316,6 +317,23 @@ cdef class Consumer(Client):
             rd_kafka_topic_partition_list_add(parts, topic.encode(), partition).offset = offset
         with nogil:
             rd_kafka_commit(self._rk, parts, 1)
+            rd_kafka_topic_partition_list_destroy(parts)
+
+    def committed(self, str topic, int32_t partition, int timeout_ms):
+        """The group's (offset, metadata bytes) of a partition; the offset is negative when there is none.
+
+        Under read_committed the answer waits for a transaction that is not decided yet. Raises KafkaFault."""
+        cdef rd_kafka_topic_partition_list_t *parts = rd_kafka_topic_partition_list_new(1)
+        cdef rd_kafka_topic_partition_t *part = rd_kafka_topic_partition_list_add(parts, topic.encode(), partition)
+        cdef int error
+        try:
+            with nogil:
+                error = rd_kafka_committed(self._rk, parts, timeout_ms)
+            part = &parts.elems[0]
+            if error or part.err:
+                raise _fault_of(error or part.err)
+            return part.offset, (<const char *>part.metadata)[:part.metadata_size] if part.metadata != NULL else b""
+        finally:
             rd_kafka_topic_partition_list_destroy(parts)
 
 

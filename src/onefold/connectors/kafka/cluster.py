@@ -13,7 +13,9 @@ from onefold.errors import OnefoldError, SinkUnavailable, SourceUnavailable
 __all__ = ["Cluster", "TopicPartition", "Topic"]
 
 ANSWER_SECONDS = 10.0
-_REFUSALS = ("_AUTHENTICATION", "TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED", "SASL_AUTHENTICATION_FAILED")
+_REFUSALS = (
+    "_AUTHENTICATION", "TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED", "SASL_AUTHENTICATION_FAILED"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class Cluster:
             return {}
         found: dict[str, Topic] = {}
         for name, answer in self._admin.describe_topics(
-            TopicCollection(wanted), request_timeout=ANSWER_SECONDS
+            TopicCollection(wanted),  # type: ignore[no-untyped-call]
+            request_timeout=ANSWER_SECONDS,
         ).items():
             about = self._answer(answer, missing="UNKNOWN_TOPIC_OR_PART")
             if about is not None:
@@ -74,7 +77,7 @@ class Cluster:
         with that time or later, else the end. Epoch -1: not known."""
         from confluent_kafka import IsolationLevel
         from confluent_kafka import TopicPartition as Named
-        from confluent_kafka.admin import OffsetSpec
+        from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
         wanted = list(partitions)
         if not wanted:
@@ -116,23 +119,20 @@ class Cluster:
     def unavailable(self, error: Exception) -> OnefoldError:
         """What to raise. Never shows a setting's value."""
         name = name_of(error)
-        next_step = "Check user name, password and the cluster's permissions." if name in _REFUSALS else None
-        return self._error(
-            f"{self._connection.label} does not answer." if next_step is None else f"{self._connection.label} refuses us.",
-            found=f"{name}: {_text_of(error)}" if name else str(error),
-            next_step=next_step,
-        )
-
-
+        found = f"{name}: {_text_of(error)}" if name else str(error)
+        label = self._connection.label
+        if name in _REFUSALS:
+            advice = "Check user name, password and the cluster's permissions."
+            return self._error(f"{label} refuses us.", found=found, next_step=advice)
+        return self._error(f"{label} does not answer.", found=found)
 
 
 def name_of(error: BaseException) -> str:
     """The client's name of an error, such as _TRANSPORT; "" when it is another."""
-    first = error.args[0] if error.args else None
-    found = getattr(error, "name", None) if isinstance(getattr(error, "name", None), str) else None
-    return found or (str(first.name()) if hasattr(first, "name") and callable(first.name) else "")
+    about: Any = error.args[0] if error.args else None
+    return str(about.name()) if hasattr(about, "name") else ""
 
 
 def _text_of(error: BaseException) -> str:
-    first = error.args[0] if error.args else None
-    return str(first.str()) if hasattr(first, "str") else str(error)
+    about: Any = error.args[0] if error.args else None
+    return str(about.str()) if hasattr(about, "str") else str(error)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from onefold.clock import SystemClock
-from onefold.connectors.kafka.cluster import ANSWER_SECONDS, Cluster, name_of
+from onefold.connectors.kafka.cluster import ANSWER_SECONDS, Cluster
 from onefold.connectors.kafka.connection import Connection
 from onefold.connectors.kafka.library import bridge
 from onefold.connectors.kafka.producing import Producing
@@ -45,9 +45,7 @@ class KafkaSink(SpooledSink):
     A message's key is the one key column's text or bytes as they are, or a JSON object of several.
     """
 
-    def __init__(
-        self, connection: Connection, topic: str, key: tuple[str, ...], clock: Clock | None = None
-    ) -> None:
+    def __init__(self, connection: Connection, topic: str, key: tuple[str, ...], clock: Clock | None = None) -> None:
         self._connection = connection
         self._topic = topic
         self._key = key
@@ -173,33 +171,26 @@ class KafkaSink(SpooledSink):
 
     def _read_token(self) -> Token | None:
         """Committed offsets only: of a transaction that is not decided yet the broker says so, and we wait."""
-        from confluent_kafka import Consumer, KafkaException, TopicPartition
-
-        settings: Mapping[str, Any] = {
+        settings = {
             **_shared_settings(self._connection.settings()),
             "group.id": self._token_group,
             "isolation.level": "read_committed",
-            "enable.auto.commit": False,
-            "log_level": "0",
+            "enable.auto.commit": "false",
         }
-        consumer = Consumer(settings)
+        consumer = bridge().Consumer(settings)
         try:
-            (found,) = consumer.committed([TopicPartition(self._topic, 0)], timeout=ANSWER_SECONDS)
-        except KafkaException as error:
-            raise self._open_error(name_of(error), str(error)) from error
+            offset, metadata = consumer.committed(self._topic, 0, int(ANSWER_SECONDS * 1000))
         finally:
             consumer.close()
-        if found.error is not None:
-            raise self._open_error(found.error.name(), found.error.str())
-        if found.offset < 0:
+        if offset < 0:
             return None
         try:
-            return from_metadata(found.offset, found.metadata or "")
+            return from_metadata(offset, metadata)
         except ValueError as error:
             raise SinkForked(
                 f"The group {self._token_group} holds an offset that is no token of ours.",
                 sink=self.binding.sink,
-                found=found.metadata,
+                found=f"offset {offset}, {metadata!r}",
                 next_step="Somebody else uses this group. Give the flow or the sink another name.",
             ) from error
 

@@ -97,9 +97,11 @@ class KafkaSource:
             meta=_META,
             gap="the position is outside the log, its leader epoch was truncated away, or the topic has another id",
             isolation="read_committed hides what was aborted" if is_committed else "none: aborted records are read",
-            conditions=("the topic keeps records longer than the flow may stand still", "a record is never compacted "
-                        "away before it is read, or only the newest one of its key matters"),
-        )  # fmt: skip
+            conditions=(
+                "the topic keeps records longer than the flow may stand still",
+                "no record is compacted away before it is read, or only the newest one of its key matters",
+            ),
+        )
 
     def told(self, reading: Reading) -> None:
         """Which columns are read, and the group that lag tools are told."""
@@ -189,8 +191,10 @@ class KafkaSource:
             return [CheckResult(self._label, "failed", error.summary, error.next_step or "")]
         missing = [name for name in self._topics.names if not name.startswith("^") and name not in found]
         if missing or not found:
-            return [CheckResult(self._label, "failed", f"no topic {', '.join(missing)}", "Make it, or correct the name.")]
-        return [CheckResult(self._label, "ok", f"{sum(len(topic.partitions) for topic in found.values())} partitions")]
+            text = f"no topic {', '.join(missing)}"
+            return [CheckResult(self._label, "failed", text, "Make it, or correct the name.")]
+        count = sum(len(topic.partitions) for topic in found.values())
+        return [CheckResult(self._label, "ok", f"{count} partitions")]
 
     # ------------------------------------------------------------------------------------------------------- inner
 

@@ -38,9 +38,9 @@ def to_metadata(token: Token) -> bytes:
     return f"{_PLAIN}{canonical_json({'epoch': token.epoch, 'seal': token.seal, 'ends': {}})}".encode()
 
 
-def from_metadata(epoch: int, metadata: str) -> Token:
+def from_metadata(epoch: int, metadata: bytes) -> Token:
     """The inverse. Raises ValueError when it is none of ours."""
-    kind, text = metadata[:1], metadata[1:]
+    kind, text = metadata[:1].decode(), metadata[1:].decode()
     if kind == _PACKED:
         text = zlib.decompress(base64.b85decode(text)).decode()
     elif kind != _PLAIN:
