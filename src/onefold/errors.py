@@ -47,7 +47,7 @@ __all__ = [
     "BuildError", "DiskError", "DiskFailed", "DiskFull", "ExpressionError", "ExtraMissing", "Fenced", "FileCorrupt",
     "FlowNotFound", "GuaranteeRefused", "InputLost", "InvariantBroken", "JournalLocked", "NameTaken", "NotSupported",
     "OnefoldError", "OutcomeUnknown", "PlanChanged", "RowsRefused", "SchemaError", "SettingMissing", "SinkChanged",
-    "SinkError", "SinkForked", "SinkRestored", "SinkUnavailable", "SourceError", "SourceUnavailable", "SpoolFull",
+    "SinkError", "SinkForked", "SinkRefused", "SinkRestored", "SinkUnavailable", "SourceError", "SourceUnavailable", "SpoolFull",
     "StateError", "StateUnknown", "TargetTaken", "TokenRefused", "TooManyDead", "UserCodeError", "check",
 ]  # fmt: skip
 

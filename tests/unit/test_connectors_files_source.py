@@ -17,7 +17,7 @@ from onefold.connectors.files import FilesSource, files
 from onefold.errors import InputLost, NotSupported, SettingMissing, SourceError, SourceUnavailable
 from onefold.formats.csv import Csv
 from onefold.formats.lines import CUT_MARK
-from onefold.protocols import Limit, Read
+from onefold.protocols import Limit, Read, Reading
 from onefold.types import PartitionId, Position
 
 FILES = PartitionId("files")

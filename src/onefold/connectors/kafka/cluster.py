@@ -62,10 +62,8 @@ class Cluster:
         if not wanted:
             return {}
         found: dict[str, Topic] = {}
-        for name, answer in self._admin.describe_topics(
-            TopicCollection(wanted),  # type: ignore[no-untyped-call]
-            request_timeout=ANSWER_SECONDS,
-        ).items():
+        answers = self._admin.describe_topics(TopicCollection(wanted), request_timeout=ANSWER_SECONDS)
+        for name, answer in answers.items():
             about = self._answer(answer, missing="UNKNOWN_TOPIC_OR_PART")
             if about is not None:
                 numbers = tuple(sorted(partition.id for partition in about.partitions))
@@ -77,7 +75,7 @@ class Cluster:
         with that time or later, else the end. Epoch -1: not known."""
         from confluent_kafka import IsolationLevel
         from confluent_kafka import TopicPartition as Named
-        from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
+        from confluent_kafka.admin import OffsetSpec
 
         wanted = list(partitions)
         if not wanted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import importlib.util
 import os
 import sys
@@ -28,9 +29,7 @@ def bridge() -> Any:
         ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
         raise ExtraMissing("librdkafka cannot be loaded.", file=path, found=error) from error
-    from onefold.connectors.kafka import bridge as compiled
-
-    return compiled
+    return importlib.import_module("onefold.connectors.kafka.bridge")
 
 
 def _packaged() -> Path:

@@ -1,0 +1,20 @@
+"""The ports: what the engine asks of a source, a sink, a spool, a journal, and what is true if killed inside.
+
+The shape of Source and Sink is deliberately that of Spark's Python Data Source API (partitions, bounded reads with
+opaque offsets, write -> commit message -> commit by the driver), so that one connector serves both engines.
+ARCHITECTURE.md holds these verbs against Kafka, PostgreSQL, Delta, Spark and HTTP.
+"""
+
+from __future__ import annotations
+
+from onefold.protocols.endpoints import Endpoint, describe
+from onefold.protocols.formats import Decoded, Format, Misfits
+from onefold.protocols.sinks import Check, CheckResult, ReadBack, Sink, SinkPromise, TwoPhase
+from onefold.protocols.sources import Informed, Limit, Read, Reading, Source, SourcePromise
+from onefold.protocols.storage import Clock, Journal, JournalRecord, Spool
+
+__all__ = [
+    "Check", "CheckResult", "Clock", "Decoded", "Endpoint", "Format", "Informed", "Journal", "JournalRecord", "Limit",
+    "Misfits", "Read", "ReadBack", "Reading", "Sink", "SinkPromise", "Source", "SourcePromise", "Spool", "TwoPhase",
+    "describe",
+]  # fmt: skip

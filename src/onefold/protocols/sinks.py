@@ -1,0 +1,137 @@
+"""What is asked of a sink, and what is true if killed inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import pyarrow as pa
+
+from onefold.types import (
+    Binding,
+    CommitClass,
+    EpochHead,
+    Handle,
+    Mode,
+    Receipt,
+    Token,
+    TokenMove,
+)
+
+__all__ = ["Check", "CheckResult", "ReadBack", "Sink", "SinkPromise", "TwoPhase"]
+
+
+@dataclass(frozen=True)
+class SinkPromise:
+    """What a sink declares; `explain` and the engine read it.
+
+    Args:
+        commit_class: the strongest thing its commit can promise.
+        modes: what it can do: "append", "upsert"; deletes: whether upserts may carry `_op` = "delete".
+        can_prepare_together: its prepare holds until committed or aborted, so it may join commit="together".
+        target: the fingerprint of where it writes; a change of it is a change of sink. No secrets.
+        conditions: sentences that must be true for the promise to hold.
+        rows_outlive_token: the token can be lost while the rows stay: then one that is gone says nothing about them.
+    """
+
+    commit_class: CommitClass
+    modes: frozenset[Mode]
+    target: str
+    deletes: bool = False
+    can_prepare_together: bool = False
+    conditions: tuple[str, ...] = ()
+    rows_outlive_token: bool = False
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """A place to write to.
+
+    Threads: `open`, `commit` and `close` are called by the sink's delivery thread; `prepare` by the sealing thread,
+    possibly while a commit runs, and on Spark on another machine: so prepare shares no connection with commit.
+    """
+
+    @property
+    def promise(self) -> SinkPromise:
+        """What it declares. Pure; needs no connection."""
+        ...
+
+    def open(self, binding: Binding) -> Token | None:
+        """Connect, fence what an earlier instance left in flight, and then read the token back.
+
+        May block; may be called again after `close`: this is how an unknown outcome is read back. When it returns,
+        no commit begun before can land any more, or it would be refused for its expected token.
+        Also checks the target against binding.schema, mode and key (SchemaError, NotSupported).
+        Raises SinkUnavailable. If killed inside: as before, or fenced.
+        """
+        ...
+
+    def prepare(self, epoch: EpochHead, batches: Iterable[pa.RecordBatch]) -> Receipt:
+        """Take the rows and make them durable but invisible: in binding.spool by default, or staged natively.
+
+        May block. If killed inside: nothing is visible. What was staged natively is named by journal, incarnation,
+        epoch and seal, and listed by `handles` (TwoPhase): only the core can tell a leftover from rows that a seal
+        still refers to, so `open` never removes staged rows; `abort` does, when asked.
+        Raises SinkUnavailable, RowsRefused, DiskError.
+        """
+        ...
+
+    def commit(self, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
+        """Make the rows of the receipts (consecutive epochs, in order) visible and move the token with them.
+
+        With a move: one atomic step, refused unless the token is move.expected. An empty list of receipts moves the
+        token alone. Without a move (a weaker guarantee): just write.
+        Returns only when durable. If killed inside: wholly done or not at all (with a move).
+        Raises TokenRefused (nothing written), SinkUnavailable (surely nothing written), RowsRefused (nothing
+        written), OutcomeUnknown; every other exception is taken for OutcomeUnknown.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and files. Never raises. May be called twice, and before `open`."""
+        ...
+
+
+@runtime_checkable
+class TwoPhase(Protocol):
+    """A sink that stages rows natively: its handles survive their process.
+
+    Every sink whose prepare may return a native receipt has these verbs; commit="together" needs them too.
+    """
+
+    def handles(self) -> Sequence[Handle]:
+        """All prepared and undecided handles of binding.flow at this target, of any journal and incarnation."""
+        ...
+
+    def abort(self, handle: Handle) -> None:
+        """Remove one. Idempotent. If killed inside: it is there or not. Never touches a committed one."""
+        ...
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One finding of `onefold doctor`: what was looked at, how it stands, what was found, what to do."""
+
+    what: str
+    status: Literal["ok", "warning", "failed"]
+    found: str = ""
+    next_step: str = ""
+
+
+@runtime_checkable
+class Check(Protocol):
+    """A source or sink that can tell whether a run would succeed, without side effects."""
+
+    def check(self, binding: Binding | None) -> Sequence[CheckResult]:
+        """Look, write nothing. Never raises for an operating error: that is a finding."""
+        ...
+
+
+@runtime_checkable
+class ReadBack(Protocol):
+    """A sink whose rows can be read back, with the token, in one snapshot."""
+
+    def read_back(self, binding: Binding) -> tuple[pa.Table, Token | None]:
+        """All rows and the token. May block."""
+        ...

@@ -1,0 +1,135 @@
+"""What is asked of a source, and what is true if killed inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import pyarrow as pa
+
+from onefold.protocols.formats import Format
+from onefold.types import (
+    PartitionId,
+    Position,
+)
+
+__all__ = ["Informed", "Limit", "Read", "Reading", "Source", "SourcePromise"]
+
+
+@dataclass(frozen=True)
+class SourcePromise:
+    """What a source declares; `explain` reads it.
+
+    Args:
+        is_replayable: a position can be read again after a crash and gives the same rows.
+        is_ordered: rows of a partition come in one order, always the same.
+        payload: "bytes" (a column `_value` that a format decodes) or "rows" (typed columns).
+        meta: columns beside the payload, such as _file and _offset; they locate a row, in this order.
+        gap: how lost input shows, in words.
+        isolation: what hides aborted writes of the producer, in words; "" when there are none.
+        conditions: sentences that must be true for the promise to hold.
+    """
+
+    is_replayable: bool
+    is_ordered: bool
+    payload: Literal["bytes", "rows"]
+    meta: pa.Schema
+    gap: str
+    isolation: str = ""
+    conditions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How much one read may return; a read may return less, and at least one record if there is one.
+
+    until: stop before this position (Spark names the end beforehand); None: as far as the limits go.
+    """
+
+    rows: int
+    size_bytes: int
+    until: Position = None
+
+
+@dataclass(frozen=True)
+class Read:
+    """What one read gave: batches in order, and where to read next.
+
+    remember: new rows of the source's memory (see Source.memory), to be sealed with the epoch; None: nothing new.
+    is_idle: nothing more is there right now; a run until drained may stop when every partition says so.
+    """
+
+    batches: Sequence[pa.RecordBatch]
+    next: Position
+    remember: pa.RecordBatch | None = None
+    is_idle: bool = False
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a source is read, for one that wants to know.
+
+    flow, name: of the read; they name its positions. format: what decodes `_value`; None: rows come typed.
+    declared: the schema that the flow declares. meta: columns of the source that the flow keeps beside it.
+    """
+
+    flow: str
+    name: str
+    format: Format | None
+    declared: pa.Schema
+    meta: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Informed(Protocol):
+    """A source that is told how it is read, when the flow is built."""
+
+    def told(self, reading: Reading) -> None:
+        """Once, before everything else. Pure. Raises SchemaError, NotSupported."""
+        ...
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A place to read from. Used by one thread at a time, all verbs but `settle` by the reading thread."""
+
+    @property
+    def promise(self) -> SourcePromise:
+        """What it declares. Pure."""
+        ...
+
+    @property
+    def memory(self) -> pa.Schema | None:
+        """The schema of what it must remember durably beside positions (admitted files, say), or None.
+
+        Append-only rows. The engine seals them with the epoch in which they were first used and gives all of them
+        back to `open`. Pure.
+        """
+        ...
+
+    def open(self, remembered: pa.Table | None) -> None:
+        """Connect. May block. Raises SourceUnavailable. If killed inside: nothing happened."""
+        ...
+
+    def partitions(self) -> Mapping[PartitionId, tuple[Position, Position | None]]:
+        """Every partition now, with its (earliest, latest) position; latest is None where unknown. May block."""
+        ...
+
+    def read(self, partition: PartitionId, start: Position, limit: Limit, wait_seconds: float) -> Read:
+        """Rows from `start` on, waiting at most wait_seconds for the first. Repeatable: has no effect on the source.
+
+        Raises InputLost when `start` or later input is gone; SourceUnavailable.
+        """
+        ...
+
+    def settle(self, positions: Mapping[PartitionId, Position]) -> None:
+        """Everything before these positions has taken effect for good: the source may forget it.
+
+        Idempotent, advisory, may be skipped or repeated after a crash; called from the conductor's thread.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of everything. Never raises. May be called twice."""
+        ...
