@@ -47,8 +47,8 @@ __all__ = [
     "BuildError", "DiskError", "DiskFailed", "DiskFull", "ExpressionError", "ExtraMissing", "Fenced", "FileCorrupt",
     "FlowNotFound", "GuaranteeRefused", "InputLost", "InvariantBroken", "JournalLocked", "NameTaken", "NotSupported",
     "OnefoldError", "OutcomeUnknown", "PlanChanged", "RowsRefused", "SchemaError", "SettingMissing", "SinkChanged",
-    "SinkError", "SinkForked", "SinkRefused", "SinkRestored", "SinkUnavailable", "SourceError", "SourceUnavailable", "SpoolFull",
-    "StateError", "StateUnknown", "TargetTaken", "TokenRefused", "TooManyDead", "UserCodeError", "check",
+    "SinkError", "SinkForked", "SinkRefused", "SinkRestored", "SinkUnavailable", "SourceError", "SourceUnavailable",
+    "SpoolFull", "StateError", "StateUnknown", "TargetTaken", "TokenRefused", "TooManyDead", "UserCodeError", "check",
 ]  # fmt: skip
 
 
