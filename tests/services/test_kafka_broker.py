@@ -1,0 +1,80 @@
+"""The broker is killed under load and comes back; the flow goes on by itself."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from kafka import KafkaProducer
+
+import onefold as of
+from services.jars import ServiceMissing
+from services.kafka import Broker
+from tests.services import kafka_topics as topics
+
+pytestmark = pytest.mark.crash
+
+EVENTS = 20_000
+PAUSE_SECONDS = 2.0
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    """One that may be killed: not the one that the other tests share."""
+    try:
+        with Broker() as started:
+            monkeypatch.setenv(topics.VARIABLE, started.address)
+            yield started
+    except ServiceMissing as missing:
+        pytest.skip(str(missing))
+
+
+def test_a_broker_that_is_killed_again_and_again_loses_and_doubles_nothing(
+    broker: Broker, tmp_path: Path, schedules: Callable[[int], int]
+) -> None:
+    kills = schedules(3)
+    topics.make({"in": 2, "out": 2})
+    stopping = threading.Event()
+    sent: list[int] = []
+    feeding = threading.Thread(target=_feed, args=(broker.address, stopping, sent))
+    flow = of.Flow("under-load", epoch_rows=500)
+    connection = of.kafka(broker.address)
+    events = flow.read(connection.topic("in"), schema={"id": "BIGINT", "note": "VARCHAR"}, name="in")
+    events.dedup("id", within=None).append(connection.topic("out"), key="id", name="out")
+    feeding.start()
+    with flow.start(state=tmp_path) as run:
+        for _ in range(kills):
+            stopping.wait(PAUSE_SECONDS)
+            broker.kill()
+            stopping.wait(PAUSE_SECONDS / 2)
+            broker.start()
+        stopping.set()
+        feeding.join()
+        assert run.is_running
+    flow.run(until="drained", state=tmp_path)
+    found = [json.loads(record.value)["id"] for record in topics.records("out")]
+    assert len(found) == len(set(found)), "nothing twice"
+    assert set(found) == set(sent), "nothing lost"
+    assert len(sent) > kills, "there was load"
+
+
+def _feed(address: str, stopping: threading.Event, sent: list[int]) -> None:
+    """Whatever is acknowledged counts; what is not is sent again, so that the input holds some twice."""
+    producer = KafkaProducer(bootstrap_servers=address, acks="all", linger_ms=5, retries=1000, max_block_ms=120_000)
+    number = 0
+    while not stopping.is_set():
+        batch = range(number, number + 50)
+        futures = [producer.send("in", json.dumps({"id": each, "note": "x" * 100}).encode()) for each in batch]
+        for each, future in zip(batch, futures, strict=True):
+            while True:
+                try:
+                    future.get(timeout=60)
+                    break
+                except Exception:
+                    future = producer.send("in", json.dumps({"id": each, "note": "x" * 100}).encode())
+        sent += batch
+        number += 50
+    producer.close()
