@@ -67,6 +67,13 @@ def produce(topic: str, values: list[bytes], keys: list[bytes | None] | None = N
     producer.close()
 
 
+def delete_before(topic: str, partition: int, offset: int) -> None:
+    """Lose the records before an offset, as retention does."""
+    admin = KafkaAdminClient(bootstrap_servers=address())
+    admin.delete_records({TopicPartition(topic, partition): offset})
+    admin.close()
+
+
 def records(topic: str) -> Iterator[Any]:
     """What is committed, from each partition's beginning to its end."""
     consumer = KafkaConsumer(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from kafka import KafkaProducer
+from kafka.errors import KafkaError
 
 import onefold as of
 from services.jars import ServiceMissing
@@ -73,7 +74,7 @@ def _feed(address: str, stopping: threading.Event, sent: list[int]) -> None:
                 try:
                     future.get(timeout=60)
                     break
-                except Exception:
+                except KafkaError:
                     future = producer.send("in", json.dumps({"id": each, "note": "x" * 100}).encode())
         sent += batch
         number += 50

@@ -44,12 +44,14 @@ class SinkCase:
             target, also across processes unless is_local.
         is_local: the target lives in this process only.
         make_unavailable: (folder, table): afterwards the target cannot be opened. None: there is no such state.
+        fences: opening an instance ends all earlier ones, even before it commits.
     """
 
     name: str
     make: Callable[[Path, str, Mode, tuple[str, ...]], Sink]
     is_local: bool = False
     make_unavailable: Callable[[Path, str], None] | None = None
+    fences: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,13 @@ class SinkBench:
         return sink.prepare(EpochHead(EpochNumber(epoch), seal(epoch), move), batches)
 
     def look(self) -> tuple[list[dict[str, Any]], Token | None]:
-        """Rows and token as a reader finds them after recovery: a new instance opens, then reads back."""
-        sink, _ = self.instance(incarnation=9)
-        read_back: Any = sink
+        """Rows and token as a reader finds them after recovery: a new instance opens, then reads back.
+
+        Where opening ends the instances at work, it is left out.
+        """
+        read_back: Any = self.case.make(self.folder, self.table, self.mode, self.key)
+        if not self.case.fences:
+            read_back, _ = self.instance(incarnation=9)
         table, token = read_back.read_back(self.binding(9))
         return table.to_pylist(), token
 

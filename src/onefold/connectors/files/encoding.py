@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from onefold.errors import NotSupported, SchemaError
+from onefold.connectors.spooling import refuse_inexact
+from onefold.errors import NotSupported
 from onefold.formats.json import JsonLines
 from onefold.formats.lines import split_records
 from onefold.formats.write import json_lines
@@ -30,20 +30,7 @@ class Encoding:
 
     def refuse_inexact(self, schema: pa.Schema, label: str) -> None:
         """Raise SchemaError for a column that these files cannot keep."""
-        with contextlib.suppress(SchemaError, pa.ArrowException):  # if it fails, find out for which column
-            self.encode(pa.Table.from_arrays([pa.nulls(1, column.type) for column in schema], schema=schema))
-            return
-        for column in schema:
-            try:
-                self.encode(pa.table({column.name: pa.nulls(1, column.type)}))
-            except (SchemaError, pa.ArrowException) as error:
-                raise SchemaError(
-                    f"{label} cannot keep column {column.name}.",
-                    found=str(column.type),
-                    expected=f"a type that {self.suffix} files have",
-                    next_step="Cast it in select(…).",
-                    column=column.name,
-                ) from error
+        refuse_inexact(self.encode, schema, label, f"a type that {self.suffix} files have")
 
 
 def encoding_named(name: str | None, label: str) -> Encoding:

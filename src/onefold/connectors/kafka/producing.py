@@ -19,6 +19,7 @@ __all__ = ["Producing"]
 LOG = logging.getLogger("onefold")
 POLL_MS = 50
 STATS_MS = 1000
+_FENCED = ("_FENCED", "PRODUCER_FENCED", "INVALID_PRODUCER_EPOCH")
 _SUSPECT = ("txretries", "req_timeouts")
 """Broker counters that move when a request was sent again, or given up: a copy of it may still be on its way."""
 
@@ -57,15 +58,21 @@ class Producing:
         self.first_fault, self.failed = None, 0
         self._producer.begin_transaction()
 
-    def finish(self, group: str, offsets: list[tuple[str, int, int, bytes]], timeout_seconds: float) -> None:
-        """Commit the rows together with offsets. Raises KafkaFault: whether it landed may be unknown."""
-        self._producer.send_offsets(group, offsets, _ms(timeout_seconds))
+    def finish(self, offsets: Mapping[str, tuple[str, int, int, bytes]], timeout_seconds: float) -> None:
+        """Commit the rows with an offset of each group. Raises KafkaFault: whether it landed may be unknown."""
+        for group, offset in offsets.items():
+            self._producer.send_offsets(group, [offset], _ms(timeout_seconds))
         self._producer.commit_transaction(_ms(timeout_seconds))
         self._listen(0)
 
     def abort(self, timeout_seconds: float) -> None:
         """Abort. Raises KafkaFault."""
         self._producer.abort_transaction(_ms(timeout_seconds))
+
+    def is_fenced(self) -> bool:
+        """Whether another producer has taken the transactional.id."""
+        fault = self._producer.fatal_error()
+        return fault is not None and fault.name in _FENCED
 
     def close(self) -> None:
         """Throw it away, with what it still holds."""

@@ -18,19 +18,51 @@ from onefold.connectors.kafka.cluster import ANSWER_SECONDS, Cluster
 from onefold.connectors.kafka.connection import Connection
 from onefold.connectors.kafka.library import bridge
 from onefold.connectors.kafka.producing import Producing
-from onefold.connectors.kafka.token import from_metadata, group_of, to_metadata
-from onefold.connectors.spooling import OP_COLUMN, SpooledSink, refuse_token, rows_of, same_token, stored_schema
+from onefold.connectors.kafka.reading import consumer_settings, read_topic
+from onefold.connectors.kafka.token import (
+    from_metadata,
+    group_of,
+    owners_from_metadata,
+    owners_group,
+    owners_to_metadata,
+    to_metadata,
+)
+from onefold.connectors.spooling import (
+    OP_COLUMN,
+    SpooledSink,
+    described,
+    refuse_inexact,
+    refuse_taken,
+    refuse_token,
+    rows_of,
+    same_token,
+    stored_schema,
+)
 from onefold.disk import durable_step
-from onefold.errors import OutcomeUnknown, RowsRefused, SinkForked, SinkRefused, SinkUnavailable
+from onefold.errors import (
+    OutcomeUnknown,
+    RowsRefused,
+    SchemaError,
+    SinkForked,
+    SinkRefused,
+    SinkUnavailable,
+    TokenRefused,
+)
+from onefold.formats.json import JsonLines
 from onefold.formats.write import json_values
 from onefold.protocols import CheckResult, Clock, SinkPromise
 from onefold.types import Binding, CommitClass, Guarantee, Receipt, Token, TokenMove
 
 __all__ = ["KafkaSink"]
 
+_SNAPSHOT_TRIES = 5
+
 TRANSACTION_SECONDS = 60.0
 """The transaction timeout unless the connection says otherwise. A delivery gets half of it."""
 
+PAUSE_MS = 100
+
+_NOT_YET = ("NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS")
 _TOO_LARGE = ("MSG_SIZE_TOO_LARGE", "_MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE")
 _REFUSALS = (
     "TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED",
@@ -52,6 +84,7 @@ class KafkaSink(SpooledSink):
         self._clock = clock or SystemClock()
         self._producing: Producing | None = None
         self._token: Token | None = None
+        self._owners: list[Sequence[str]] = []
 
     @property
     def promise(self) -> SinkPromise:
@@ -82,9 +115,13 @@ class KafkaSink(SpooledSink):
             raise SinkRefused(
                 f"{self._label} does not exist.", sink=binding.sink, next_step="Make the topic, or correct its name."
             )
+        refuse_inexact(json_values, binding.schema, self._label, "a type that JSON has")
         with self._answers():
             self._producing = Producing(self._settings(), self._clock)
             if binding.guarantee is Guarantee.EXACTLY_ONCE:
+                self._owners = owners_from_metadata(self._offset_of(owners_group(self._topic))[1])
+                others = [owner for owner in self._owners if tuple(owner) != self._owner]
+                refuse_taken(binding, self._label, others)
                 with durable_step("kafka.fence"):
                     self._producing.begin(ANSWER_SECONDS)
                 self._token = self._read_token()
@@ -98,7 +135,8 @@ class KafkaSink(SpooledSink):
         producing = self._producing
         if producing is None:
             raise SinkUnavailable(f"{self._label} is not open.", sink=self.binding.sink)
-        deadline = self._clock.monotonic() + self._transaction_seconds / 2
+        began = self._clock.monotonic()
+        deadline = began + self._transaction_seconds / 2
         try:
             if move is None:
                 with durable_step("kafka.send"):
@@ -110,11 +148,11 @@ class KafkaSink(SpooledSink):
             with durable_step("kafka.send"):
                 producing.send(self._topic, values, keys, deadline)
             with durable_step("kafka.commit"):
-                offset = (self._topic, 0, move.new.epoch, to_metadata(move.new))
-                producing.finish(self._token_group, [offset], self._transaction_seconds / 2)
+                producing.finish(self._offsets(move.new), self._transaction_seconds / 2)
         except bridge().KafkaFault as error:
+            is_fenced = producing.is_fenced() and self._clock.monotonic() < deadline  # later it may have expired
             self._throw_away(producing)
-            raise self._commit_error(error) from error
+            raise self._fenced(move) if move and is_fenced else self._commit_error(error) from error
         except TimeoutError as error:
             self._throw_away(producing)
             raise OutcomeUnknown(f"{self._label} took too long.", sink=self.binding.sink) from error
@@ -127,6 +165,20 @@ class KafkaSink(SpooledSink):
         producing, self._producing = self._producing, None
         if producing is not None:
             producing.close()
+
+    def read_back(self, binding: Binding) -> tuple[pa.Table, Token | None]:
+        """The rows of the whole topic, whoever wrote them, and the token. Raises SinkUnavailable.
+
+        Of an upsert the newest of each key. Read again while the token moves meanwhile.
+        """
+        self._binding = binding
+        with self._answers():
+            for _ in range(_SNAPSHOT_TRIES):
+                before = self._read_token()
+                values, keys = read_topic(self._connection, self._topic, ANSWER_SECONDS, self._clock)
+                if same_token(before, self._read_token()):
+                    return self._rows_of(values, keys), before
+        raise SinkUnavailable(f"{self._label} is written too fast to be read in one snapshot.", sink=binding.sink)
 
     def check(self, binding: Binding | None) -> Sequence[CheckResult]:
         """Is the topic there? Writes nothing and fences nobody."""
@@ -169,23 +221,45 @@ class KafkaSink(SpooledSink):
             return wanted | {"enable.idempotence": "true"}
         return wanted | {"acks": "0", "message.send.max.retries": "0"}
 
-    def _read_token(self) -> Token | None:
-        """Committed offsets only: of a transaction that is not decided yet the broker says so, and we wait."""
-        settings = {
-            **_shared_settings(self._connection.settings()),
-            "group.id": self._token_group,
-            "isolation.level": "read_committed",
-            "enable.auto.commit": "false",
-        }
-        consumer = bridge().Consumer(settings)
+    @property
+    def _owner(self) -> tuple[str, str, str]:
+        return self.binding.flow, self.binding.lane, self.binding.sink
+
+    def _offsets(self, token: Token) -> dict[str, tuple[str, int, int, bytes]]:
+        """By group, what is committed with the rows."""
+        columns = [(column.name, str(column.type)) for column in self.binding.schema]
+        found: dict[str, tuple[str, int, int, bytes]] = {}
+        found[self._token_group] = (self._topic, 0, token.epoch, to_metadata(token, columns))
+        if self._owner not in map(tuple, self._owners):
+            self._owners.append(self._owner)
+            found[owners_group(self._topic)] = (self._topic, 0, 0, owners_to_metadata(self._owners))
+        return found
+
+    def _offset_of(self, group: str) -> tuple[int, bytes]:
+        """Committed only: of a transaction that is not decided yet the broker says so, and we wait."""
+        compiled = bridge()
+        consumer = compiled.Consumer(consumer_settings(self._connection, group))
+        deadline = self._clock.monotonic() + ANSWER_SECONDS
         try:
-            offset, metadata = consumer.committed(self._topic, 0, int(ANSWER_SECONDS * 1000))
+            while True:
+                try:
+                    offset, metadata = consumer.committed(self._topic, 0, int(ANSWER_SECONDS * 1000))
+                    return int(offset), bytes(metadata)
+                except compiled.KafkaFault as error:
+                    if error.name not in _NOT_YET or self._clock.monotonic() > deadline:
+                        raise
+                    consumer.poll(PAUSE_MS)
         finally:
             consumer.close()
+
+    def _read_token(self) -> Token | None:
+        offset, metadata = self._offset_of(self._token_group)
         if offset < 0:
             return None
         try:
-            return from_metadata(offset, metadata)
+            token, columns = from_metadata(offset, metadata)
+            self._refuse_changes(columns)
+            return token
         except ValueError as error:
             raise SinkForked(
                 f"The group {self._token_group} holds an offset that is no token of ours.",
@@ -211,6 +285,13 @@ class KafkaSink(SpooledSink):
             )
         return values, keys
 
+    def _rows_of(self, values: pa.ChunkedArray, keys: pa.ChunkedArray) -> pa.Table:
+        if self.binding.mode == "upsert":
+            newest = {key: place for place, key in enumerate(keys.to_pylist())}
+            values = values.take(pa.array(sorted(newest.values()), pa.int64())).drop_null()
+        schema = stored_schema(self.binding)
+        return JsonLines().decode(values, schema, is_lenient=False).rows
+
     def _keys(self, rows: pa.Table) -> pa.LargeBinaryArray:
         if len(self._key) == 1:
             column = rows.column(self._key[0])
@@ -234,6 +315,26 @@ class KafkaSink(SpooledSink):
         said = "refuses us" if kind is SinkRefused else "cannot be written now"
         return kind(f"{self._label} {said}.", found=f"{name}: {text}", sink=self.binding.sink)
 
+    def _refuse_changes(self, written: Mapping[str, str]) -> None:
+        for column in self.binding.schema:
+            if written.get(column.name, str(column.type)) != str(column.type):
+                raise SchemaError(
+                    f"{self._label} already holds column {column.name} with another type.",
+                    found=written[column.name],
+                    expected=str(column.type),
+                    next_step="Write to another topic, or cast the column in select(…).",
+                    sink=self.binding.sink,
+                    column=column.name,
+                )
+
+    def _fenced(self, move: TokenMove) -> TokenRefused:
+        return TokenRefused(
+            f"A newer instance has opened {self._label} for this sink.",
+            found="a newer producer of its transactional.id",
+            expected=described(move.expected),
+            sink=self.binding.sink,
+        )
+
     def _throw_away(self, producing: Producing) -> None:
         """Nothing that this producer sent may land in a transaction of the next one."""
         self._producing = None
@@ -250,10 +351,3 @@ class KafkaSink(SpooledSink):
         return OutcomeUnknown(
             f"{self._label} did not answer for certain.", found=f"{error.name}: {error.text}", sink=self.binding.sink
         )
-
-
-def _shared_settings(settings: Mapping[str, str]) -> dict[str, str]:
-    """Those that a consumer understands too."""
-    only_producers = ("transaction.timeout.ms", "compression.type", "compression.level", "linger.ms", "partitioner",
-                      "request.timeout.ms")  # fmt: skip
-    return {name: value for name, value in settings.items() if name not in only_producers}

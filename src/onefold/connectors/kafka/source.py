@@ -238,6 +238,7 @@ class KafkaSource:
         if lane is not None:
             lane.queue.detach()
         self._demand_same_topic(one, place)
+        end = self._demand_in_log(one, place)
         compiled = bridge()
         wake = self._wake
         check(wake is not None and self._consumer is not None, "a source is opened before it is read")
@@ -245,8 +246,17 @@ class KafkaSource:
             queue = self._consumer.attach(one.topic, one.number, place.at, place.epoch, wake[1])  # type: ignore[index]
         except compiled.KafkaFault as error:
             raise SourceUnavailable(f"{self._label} cannot be read.", found=error.text, partition=str(one)) from error
-        lane = self._lanes[one] = _Lane(self, one, queue, place)
+        lane = self._lanes[one] = _Lane(self, one, queue, place, end)
         return lane
+
+    def _demand_in_log(self, one: TopicPartition, place: Place) -> int:
+        """The end of the log, which the place must not lie behind."""
+        cluster = self._cluster
+        check(cluster is not None, "a source is opened before it is read")
+        first, last = (cluster.offsets([one], at)[one][0] for at in ("earliest", "latest"))  # type: ignore[union-attr]
+        if not first <= place.at <= last:
+            raise self._gone(one, place, f"offsets {first} to {last}")
+        return int(last)
 
     def _demand_same_topic(self, one: TopicPartition, place: Place) -> None:
         topic = self._known.get(one.topic)
@@ -275,10 +285,13 @@ class KafkaSource:
             if cluster is not None:
                 first, last = (cluster.offsets([one], at)[one][0] for at in ("earliest", "latest"))
                 bounds = f"offsets {first} to {last}"
+        return self._gone(one, place, f"{bounds}; {fault.text}")
+
+    def _gone(self, one: TopicPartition, place: Place, found: str) -> InputLost:
         return InputLost(
             f"{self._label}: records that were not processed yet are gone.",
             partition=str(one),
-            found=f"{bounds}; {fault.text}",
+            found=found,
             expected=f"offset {place.at}, leader epoch {place.epoch}",
             next_step="Restore the topic; or accept the loss: `onefold reset` the flow, or name the read anew.",
         )
@@ -343,7 +356,8 @@ class KafkaSource:
 class _Lane:
     """One partition that is being fetched."""
 
-    def __init__(self, source: KafkaSource, one: TopicPartition, queue: Any, place: Place) -> None:
+    def __init__(self, source: KafkaSource, one: TopicPartition, queue: Any, place: Place, end: int) -> None:
+        """end: of the log when fetching begins."""
         self.queue = queue
         self.place = place
         self.is_drained = False
@@ -351,6 +365,7 @@ class _Lane:
         self._source = source
         self._one = one
         self._end = -1
+        self._known_end = end
         self._fault: Any = None
         self._skip_at = source.clock.monotonic() + SKIP_SECONDS
 
@@ -365,7 +380,7 @@ class _Lane:
             raise self._error(self._fault)
         self.is_drained = taken is None
         if taken is None:
-            self.is_at_end = self._end >= self.place.at
+            self.is_at_end = self._end >= self.place.at or self.place.at >= self._known_end
             return None
         offsets = taken[2]
         place = replace(self.place, at=int(offsets[-1]) + 1, epoch=taken[-1])

@@ -9,17 +9,23 @@ Source: KIP-447, and the broker's configuration reference for offsets.retention.
 from __future__ import annotations
 
 import base64
+import json
 import zlib
+from collections.abc import Sequence
+from typing import Any
 
-from onefold.types import EpochNumber, Positions, SealId, Token, canonical_json
+from onefold.types import EpochNumber, SealId, Token, canonical_json
 
-__all__ = ["MOST_METADATA_BYTES", "from_metadata", "group_of", "to_metadata"]
+__all__ = [
+    "MOST_METADATA_BYTES", "from_metadata", "group_of", "owners_from_metadata", "owners_group", "owners_to_metadata",
+    "to_metadata",
+]  # fmt: skip
 
 MOST_METADATA_BYTES = 4096
 """What brokers take unless offset.metadata.max.bytes says otherwise."""
 
-_PACKED = "z"
-_PLAIN = "j"
+_PACKED = b"z"
+_PLAIN = b"j"
 
 
 def group_of(flow: str, lane: str, sink: str) -> str:
@@ -27,26 +33,53 @@ def group_of(flow: str, lane: str, sink: str) -> str:
     return f"onefold.token.{flow}.{lane}.{sink}"
 
 
-def to_metadata(token: Token) -> bytes:
-    """The token in at most MOST_METADATA_BYTES. End positions that do not fit even when packed are left out."""
-    text = token.to_json()
-    if len(text) < MOST_METADATA_BYTES:
-        return f"{_PLAIN}{text}".encode()
-    packed = base64.b85encode(zlib.compress(text.encode(), 9))
-    if len(packed) < MOST_METADATA_BYTES:
-        return _PACKED.encode() + packed
-    return f"{_PLAIN}{canonical_json({'epoch': token.epoch, 'seal': token.seal, 'ends': {}})}".encode()
+def owners_group(topic: str) -> str:
+    """The consumer group that keeps who writes to a topic."""
+    return f"onefold.owners.{topic}"
 
 
-def from_metadata(epoch: int, metadata: bytes) -> Token:
-    """The inverse. Raises ValueError when it is none of ours."""
-    kind, text = metadata[:1].decode(), metadata[1:].decode()
+def to_metadata(token: Token, columns: Sequence[tuple[str, str]]) -> bytes:
+    """Token and columns in at most MOST_METADATA_BYTES. What does not fit even when packed is left out: the columns
+    first, then the end positions."""
+    whole: dict[str, Any] = {"epoch": token.epoch, "seal": token.seal, "ends": token.ends, "columns": list(columns)}
+    return _fitting(whole, {**whole, "columns": []}, {**whole, "columns": [], "ends": {}})
+
+
+def from_metadata(epoch: int, metadata: bytes) -> tuple[Token, dict[str, str]]:
+    """The token, and the type of each column as text. Raises ValueError when it is none of ours."""
+    body = _unpacked(metadata)
+    if int(body["epoch"]) != epoch:
+        raise ValueError("the offset is not the token's epoch")
+    return Token(EpochNumber(epoch), SealId(str(body["seal"])), body["ends"]), dict(body["columns"])
+
+
+def owners_to_metadata(owners: Sequence[Sequence[str]]) -> bytes:
+    """Flow, lane and sink of each owner; the latest ones, if not all fit."""
+    return _fitting(*({"owners": list(owners)[first:]} for first in range(len(owners))))
+
+
+def owners_from_metadata(metadata: bytes) -> list[Sequence[str]]:
+    """The inverse; none when there is none."""
+    return list(_unpacked(metadata)["owners"]) if metadata else []
+
+
+def _fitting(*bodies: dict[str, Any]) -> bytes:
+    """The first that fits, as it is or packed."""
+    for body in bodies:
+        text = canonical_json(body).encode()
+        for found in (_PLAIN + text, _PACKED + base64.b85encode(zlib.compress(text, 9))):
+            if len(found) <= MOST_METADATA_BYTES:
+                return found
+    raise ValueError("the token does not fit")
+
+
+def _unpacked(metadata: bytes) -> dict[str, Any]:
+    kind, text = metadata[:1], metadata[1:]
     if kind == _PACKED:
-        text = zlib.decompress(base64.b85decode(text)).decode()
+        text = zlib.decompress(base64.b85decode(text))
     elif kind != _PLAIN:
         raise ValueError("no token of ours")
-    found = Token.from_json(text)
-    if found.epoch != epoch:
-        raise ValueError("the offset is not the token's epoch")
-    ends: Positions = found.ends
-    return Token(EpochNumber(epoch), SealId(found.seal), ends)
+    body = json.loads(text)
+    if not isinstance(body, dict):
+        raise ValueError("no token of ours")
+    return body
