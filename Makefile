@@ -1,6 +1,7 @@
 # make demo    a virtual environment, onefold with its compiled kernel, and the main job
 # make test    every tier that can run here; what cannot is named in the last lines
 # make check   lint, format, types, tidy
+# make services  servers for development, as processes on loopback, until Ctrl-C (needs Java 17 and Maven)
 # make bench   the benchmarks (BENCH=payments for one)
 # make clean   removes what these made
 #
@@ -11,11 +12,11 @@ BIN := $(VENV)/bin
 WORKERS ?= auto
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
-KERNEL := $(wildcard src/onefold/kernel/*.pyx src/onefold/kernel/*.pxd src/onefold/kernel/*.h src/onefold/connectors/*/*.pyx)
+KERNEL := $(wildcard src/onefold/kernel/*.pyx src/onefold/kernel/*.pxd src/onefold/connectors/*/*.pyx src/onefold/connectors/*/*.h)
 BUILT_FROM := pyproject.toml setup.py $(KERNEL)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check lint bench clean
+.PHONY: demo test check lint services bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.runs
@@ -32,12 +33,16 @@ lint: $(VENV)/.tests
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy --no-error-summary -p onefold
 
+services: $(VENV)/.tests
+	$(BIN)/python -m services
+
 bench: $(VENV)/.tests
 	@set -e; for script in benchmarks/$(or $(BENCH),[a-z]*).py; do echo "$$script"; $(BIN)/python "$$script"; done
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	rm -f src/onefold/kernel/*.so src/onefold/kernel/*.c
+	rm -f src/onefold/kernel/*.so src/onefold/kernel/*.c src/onefold/connectors/*/*.so src/onefold/connectors/*/*.c
+	rm -rf .services
 	find src tests spec benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -28,6 +28,7 @@
     │   ├── InputLost         positions that we still need are gone
     │   └── SourceUnavailable the source cannot be reached; nothing happened
     ├── SinkError
+    │   ├── SinkRefused       it does not exist, or we are not allowed
     │   ├── SinkUnavailable   the sink said no or was not reached; nothing happened
     │   ├── OutcomeUnknown    the sink may or may not have taken the rows
     │   ├── TokenRefused      the sink's token is not the expected one

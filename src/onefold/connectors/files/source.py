@@ -89,6 +89,8 @@ class FilesSource:
 
     def told(self, reading: Reading) -> None:
         """What the records will be decoded by: how CSV hides line ends, and which header its files must have."""
+        if reading.format is None:
+            return
         split = getattr(reading.format, "split", None)
         check_header = getattr(reading.format, "check_header", None)
         self._options = replace(

@@ -11,7 +11,7 @@ import os
 import select
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ import pyarrow as pa
 from onefold.clock import SystemClock
 from onefold.connectors.kafka.cluster import Cluster, Topic, TopicPartition
 from onefold.connectors.kafka.connection import Connection
+from onefold.connectors.kafka.lane import Lane
 from onefold.connectors.kafka.library import bridge
 from onefold.connectors.kafka.place import MEMORY, Place
 from onefold.errors import InputLost, SourceError, SourceUnavailable, check
@@ -32,9 +33,6 @@ LOG = logging.getLogger("onefold")
 
 REFRESH_SECONDS = 5.0
 """How often new partitions and topics are looked for."""
-
-SKIP_SECONDS = 30.0
-"""How long a position may stand before records that are none (aborted, control) until it moves over them."""
 
 _HEADERS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.binary())]))
 _META = pa.schema(
@@ -72,7 +70,7 @@ class KafkaSource:
         self._group = topics.group or "onefold"
         self._cluster: Cluster | None = None
         self._consumer: Any = None
-        self._lanes: dict[TopicPartition, _Lane] = {}
+        self._lanes: dict[TopicPartition, Lane] = {}
         self._known: dict[str, Topic] = {}
         self._starts: dict[TopicPartition, Place] = {}
         self._untold: set[TopicPartition] = set()
@@ -231,7 +229,7 @@ class KafkaSource:
         self._is_new = self._is_new and not self._starts
         self._looked_at = self._clock.monotonic()
 
-    def _lane(self, one: TopicPartition, place: Place) -> _Lane:
+    def _lane(self, one: TopicPartition, place: Place) -> Lane:
         lane = self._lanes.get(one)
         if lane is not None and lane.place == place:
             return lane
@@ -246,7 +244,7 @@ class KafkaSource:
             queue = self._consumer.attach(one.topic, one.number, place.at, place.epoch, wake[1])  # type: ignore[index]
         except compiled.KafkaFault as error:
             raise SourceUnavailable(f"{self._label} cannot be read.", found=error.text, partition=str(one)) from error
-        lane = self._lanes[one] = _Lane(self, one, queue, place, end)
+        lane = self._lanes[one] = Lane(self, one, queue, place, end)
         return lane
 
     def _demand_in_log(self, one: TopicPartition, place: Place) -> int:
@@ -351,51 +349,3 @@ class KafkaSource:
                 if fault.is_fatal or fault.name in ("_AUTHENTICATION", "TOPIC_AUTHORIZATION_FAILED"):
                     raise SourceUnavailable(f"{self._label} cannot be read.", found=f"{fault.name}: {fault.text}")
                 LOG.info("%s: %s", self._label, fault.text)
-
-
-class _Lane:
-    """One partition that is being fetched."""
-
-    def __init__(self, source: KafkaSource, one: TopicPartition, queue: Any, place: Place, end: int) -> None:
-        """end: of the log when fetching begins."""
-        self.queue = queue
-        self.place = place
-        self.is_drained = False
-        self.is_at_end = False
-        self._source = source
-        self._one = one
-        self._end = -1
-        self._known_end = end
-        self._fault: Any = None
-        self._skip_at = source.clock.monotonic() + SKIP_SECONDS
-
-    def take(self, limit: Limit) -> tuple[pa.RecordBatch, Place] | None:
-        """Some records and the place after them; None when none is here now."""
-        if self._fault is not None:
-            raise self._error(self._fault)
-        taken, end, self._fault = self.queue.take(limit.rows, limit.size_bytes, self._source.wants_headers)
-        if end is not None:
-            self._end = end
-        if taken is None and self._fault is not None:
-            raise self._error(self._fault)
-        self.is_drained = taken is None
-        if taken is None:
-            self.is_at_end = self._end >= self.place.at or self.place.at >= self._known_end
-            return None
-        offsets = taken[2]
-        place = replace(self.place, at=int(offsets[-1]) + 1, epoch=taken[-1])
-        self.is_at_end = end is not None
-        self._skip_at = self._source.clock.monotonic() + SKIP_SECONDS
-        return self._source.columns_of(self._one, taken), place
-
-    def skipped(self, place: Place) -> Position:
-        """Now and then a position moves over what is no record, lest it falls out of the log."""
-        if self._end > place.at and self._source.clock.monotonic() >= self._skip_at:
-            self._skip_at = self._source.clock.monotonic() + SKIP_SECONDS
-            self.place = replace(place, at=self._end)
-        return self.place.position()
-
-    def _error(self, fault: Any) -> SourceError:
-        if fault.name in ("_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE", "_LOG_TRUNCATION"):
-            return self._source.lost(self._one, self.place, fault)
-        return SourceUnavailable("A partition cannot be read.", partition=str(self._one), found=fault.text)

@@ -48,7 +48,7 @@ def to_metadata(token: Token, columns: Sequence[tuple[str, str]]) -> bytes:
 def from_metadata(epoch: int, metadata: bytes) -> tuple[Token, dict[str, str]]:
     """The token, and the type of each column as text. Raises ValueError when it is none of ours."""
     body = _unpacked(metadata)
-    if int(body["epoch"]) != epoch:
+    if body.get("epoch") != epoch:
         raise ValueError("the offset is not the token's epoch")
     return Token(EpochNumber(epoch), SealId(str(body["seal"])), body["ends"]), dict(body["columns"])
 
@@ -76,7 +76,10 @@ def _fitting(*bodies: dict[str, Any]) -> bytes:
 def _unpacked(metadata: bytes) -> dict[str, Any]:
     kind, text = metadata[:1], metadata[1:]
     if kind == _PACKED:
-        text = zlib.decompress(base64.b85decode(text))
+        try:
+            text = zlib.decompress(base64.b85decode(text))
+        except zlib.error as error:
+            raise ValueError("no token of ours") from error
     elif kind != _PLAIN:
         raise ValueError("no token of ours")
     body = json.loads(text)
