@@ -104,7 +104,18 @@ class Chain:
             expected = f"seal {header.seal} for epoch {token.epoch}"
         else:
             expected = f"at most epoch {self.head}, the newest that this journal has sealed"
-        raise SinkForked(sink=sink, found=f"epoch {token.epoch}, seal {token.seal}", expected=expected)
+        found = f"epoch {token.epoch}, seal {token.seal}"
+        if not self._headers:
+            raise SinkForked(
+                "This journal is new, and a sink holds the token of another one.",
+                sink=sink,
+                found=found,
+                expected="no token",
+                next_step="Was the state folder deleted or reset, or does --state name another one? Run on the journal "
+                "that the sinks follow; or empty every target together with its token; `onefold recover --from-sinks` "
+                "rebuilds a stateless flow.",
+            )
+        raise SinkForked(sink=sink, found=found, expected=expected)
 
     def has_rows(self, sink: str, after: EpochNumber, through: EpochNumber) -> bool:
         """Whether any epoch of after+1 … through has rows for the sink."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, TypeVar, get_type_hints
 
-from onefold.errors import BuildError, FlowNotFound
+from onefold.errors import FlowNotFound, OnefoldError
 from onefold.flow import Flow
 
 __all__ = ["FoundFlow", "find_flow"]
@@ -99,7 +99,7 @@ def _guarded(target: str, file: Path, load: Callable[[], _Made]) -> _Made:
     """Run the user's code; what it raises is told with its own lines only."""
     try:
         return load()
-    except BuildError as error:
+    except OnefoldError as error:
         line = _last_line(error.__traceback__, file)
         if line is not None:
             error.where.update({"file": file, "line": line})

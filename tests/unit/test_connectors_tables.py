@@ -19,7 +19,16 @@ import pytest
 from onefold.connectors.duckdb import DuckdbFile
 from onefold.connectors.sqlite import SqliteFile
 from onefold.connectors.sqlite import sink as sqlite_sink
-from onefold.errors import InputLost, NotSupported, RowsRefused, SchemaError, SinkUnavailable, SourceError, TargetTaken
+from onefold.errors import (
+    InputLost,
+    NotSupported,
+    RowsRefused,
+    SchemaError,
+    SinkRestored,
+    SinkUnavailable,
+    SourceError,
+    TargetTaken,
+)
 from onefold.protocols import Limit
 from onefold.testing.contract_case import SinkBench, SinkCase, move, numbered, token
 from onefold.types import PartitionId
@@ -381,10 +390,10 @@ def test_a_database_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
     """Found by killing DuckDB while it made its file: what it left it refused for ever."""
     bench = SinkBench(DUCKDB, tmp_path)
     (tmp_path / "x.db").touch()
-    (tmp_path / ".x.db.new").write_bytes(b"part of one")
     _, held = bench.instance()
     assert held is None
-    assert not (tmp_path / ".x.db.new").exists()
+    assert [path.name for path in tmp_path.glob("*.db*")] == ["x.db"]
+    assert not list(tmp_path.glob(".x.db*"))
 
 
 def test_a_database_that_vanished_is_not_made_anew_by_a_commit(tmp_path: Path) -> None:
@@ -395,3 +404,13 @@ def test_a_database_that_vanished_is_not_made_anew_by_a_commit(tmp_path: Path) -
     with pytest.raises(SinkUnavailable, match="does not exist any more"):
         sink.commit([receipt], move(0, 1))
     assert not (tmp_path / "x.db").exists()
+
+
+def test_a_table_that_is_gone_while_its_token_stays_is_not_made_anew(bench: SinkBench) -> None:
+    """Found by dropping one: the rows that it had held were missing, and nothing said so."""
+    commit(bench, numbered(1))
+    run(bench, "DROP TABLE target")
+    with pytest.raises(SinkRestored, match="token of what was written"):
+        bench.instance()
+    fresh = bench.under(table="another")
+    assert fresh.instance()[1] == token(1), "another target is made"

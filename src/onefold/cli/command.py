@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import sys
 import traceback
@@ -26,6 +27,9 @@ __all__ = [
     "Chosen", "Verb", "confirm", "errors_to", "is_verbose", "json_option", "print_json", "report", "results_to",
     "takes_flow",
 ]  # fmt: skip
+
+INTERRUPTED = 130
+"""As shells give it for Ctrl-C."""
 
 _VERBOSE = "onefold.verbose"
 
@@ -61,12 +65,28 @@ class Verb(click.Command):
     """A command whose errors are told readably and become exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run it. An OnefoldError goes to standard error, without its traceback unless --verbose."""
+        """Run it. Errors go to standard error, without a traceback unless --verbose."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a terminal that knows no ✓ shows a ? instead
         try:
             return super().invoke(ctx)
-        except OnefoldError as error:
-            report(error, as_json=bool(ctx.params.get("as_json")), with_traceback=is_verbose())
-            ctx.exit(exit_of(error))
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            raise
+        except (OnefoldError, OSError) as error:
+            told = error if isinstance(error, OnefoldError) else _told(error)
+            report(told, as_json=bool(ctx.params.get("as_json")), with_traceback=is_verbose())
+            ctx.exit(exit_of(told))
+
+
+def _told(error: OSError) -> OnefoldError:
+    """A file or folder that the operating system refuses, where nobody could say more about it."""
+    return OnefoldError(
+        f"{error.filename or 'A file'}: {error.strerror or error}.",
+        next_step="Check that it exists, is of the right kind, and that this user may read and write there.",
+    )
 
 
 def report(error: OnefoldError, *, as_json: bool, with_traceback: bool = False) -> None:

@@ -72,6 +72,9 @@ def _show(chosen: Chosen, summary: Summary, *, stopped_by: str | None) -> None:
     )
     if summary.is_complete:
         text.append(" Every sink has everything.", "green")
+    dead = _dead(summary)
+    if dead:
+        text.append(f"\n  {dead}; see `onefold dead-letters list`", "yellow")
     for note in summary.notes:
         text.append(f"\n  note: {note}", "yellow")
     for sink, epoch in summary.behind.items():
@@ -81,12 +84,20 @@ def _show(chosen: Chosen, summary: Summary, *, stopped_by: str | None) -> None:
         report(error, as_json=False)
 
 
+def _dead(summary: Summary) -> str:
+    """Of this run; "" when there were none."""
+    dead = counted(summary.dead, "dead letter") if summary.dead else ""
+    return f"{dead} ({summary.late:,} late)" if dead and summary.late else dead
+
+
 def _as_json(summary: Summary, stopped_by: str | None) -> dict[str, Any]:
     return {
         "flow": summary.flow,
         "event": "summary",
         "events": summary.events,
         "epochs": summary.epochs,
+        "dead": summary.dead,
+        "late": summary.late,
         "seconds": round(summary.seconds, 3),
         "stopped_by": stopped_by,
         "is_complete": summary.is_complete,

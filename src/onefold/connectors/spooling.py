@@ -12,13 +12,22 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from onefold.errors import InvariantBroken, NotSupported, SchemaError, SettingMissing, TargetTaken, TokenRefused, check
+from onefold.errors import (
+    InvariantBroken,
+    NotSupported,
+    SchemaError,
+    SettingMissing,
+    SinkRestored,
+    TargetTaken,
+    TokenRefused,
+    check,
+)
 from onefold.types import Binding, EpochHead, Mode, Receipt, Token
 
 __all__ = [
     "OP_COLUMN", "RESERVED_PREFIX", "SpooledSink", "check_key", "check_names", "described", "file_name",
-    "refuse_inexact", "refuse_taken", "refuse_token", "resolved_path", "rows_of", "same_token", "stored_schema",
-    "target_path",
+    "refuse_gone", "refuse_inexact", "refuse_taken", "refuse_token", "resolved_path", "rows_of", "same_token",
+    "stored_schema", "target_path",
 ]  # fmt: skip
 
 OP_COLUMN = "_op"
@@ -115,6 +124,18 @@ def refuse_token(binding: Binding, found: Token | None, expected: Token | None) 
         flow=binding.flow,
         lane=binding.lane,
         sink=binding.sink,
+    )
+
+
+def refuse_gone(binding: Binding, label: str) -> None:
+    """Raise: the sink's token says that rows were written to a table, and there is no such table."""
+    raise SinkRestored(
+        f"{label} is gone, and the token of what was written to it is still there.",
+        sink=binding.sink,
+        found="no such table",
+        expected="the table that the token was moved with",
+        next_step="Restore the table. To write everything again: delete the sink's row of _onefold_tokens and `onefold "
+        "reset` the flow.",
     )
 
 

@@ -142,7 +142,7 @@ def evaluate(expression: str) -> None:
     """Compute a constant expression. Raises SqlError when it has no value."""
     with _lock:
         try:
-            _connection().execute(_PREFIX + expression).fetchall()
+            _connection().execute(_PREFIX + expression).complete()  # fetched, some values would need pytz
         except duckdb.Error as error:
             raise _sql_error(expression, error) from None
 

@@ -15,10 +15,12 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from onefold.clock import new_seal_id
 from onefold.connectors.duckdb.tables import (
     TableName,
     ensure_table,
     ensure_tokens,
+    is_gone,
     move_token,
     others,
     quoted,
@@ -29,13 +31,14 @@ from onefold.connectors.duckdb.tables import (
 from onefold.connectors.spooling import (
     SpooledSink,
     check_names,
+    refuse_gone,
     refuse_taken,
     resolved_path,
     rows_of,
     stored_schema,
     target_path,
 )
-from onefold.disk import durable_step, publish, publish_exclusive, remove, sync_path
+from onefold.disk import durable_step, publish, publish_exclusive, sync_path
 from onefold.errors import (
     OutcomeUnknown,
     RowsRefused,
@@ -88,6 +91,8 @@ class DuckdbSink(SpooledSink):
             connection.begin()
             ensure_tokens(connection)
             refuse_taken(binding, self._table.label, others(connection, self._table, binding))
+            if is_gone(connection, self._table, binding):
+                refuse_gone(binding, self._table.label)
             if self._table.schema != "main":
                 connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(self._table.schema)}")
             ensure_table(connection, self._table, binding)
@@ -214,12 +219,11 @@ def _make_whole(path: Path) -> None:
     """An empty database, wholly or not at all: killed while it makes one, DuckDB leaves a file that it then refuses."""
     if path.exists() and path.stat().st_size:
         return
-    made = path.with_name(f".{path.name}.new")
-    remove(made, step="duckdb.clean")
+    made = path.with_name(f".{path.name}.{new_seal_id()}.new")  # another process may be making one as well
     with durable_step("duckdb.make"):
         duckdb.connect(str(made)).close()
         sync_path(made)
-    if path.exists():  # without a byte in it
+    if path.exists() and not path.stat().st_size:
         publish(made, path, step="duckdb.publish")
     else:
         publish_exclusive(made, path, step="duckdb.publish")

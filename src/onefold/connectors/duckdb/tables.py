@@ -13,8 +13,8 @@ from onefold.errors import SchemaError, TokenRefused
 from onefold.types import Binding, EpochNumber, SealId, Token, TokenMove
 
 __all__ = [
-    "TableName", "ensure_table", "ensure_tokens", "move_token", "others", "quoted", "read_token", "refuse_inexact",
-    "write",
+    "TableName", "ensure_table", "ensure_tokens", "is_gone", "move_token", "others", "quoted", "read_token",
+    "refuse_inexact", "write",
 ]  # fmt: skip
 
 _TOKENS = '"_onefold_tokens"'
@@ -56,6 +56,18 @@ def others(connection: duckdb.DuckDBPyConnection, table: TableName, binding: Bin
     owner = (binding.flow, binding.lane, binding.sink)
     rows = connection.execute(f"SELECT flow, lane, sink, target FROM {_TOKENS} WHERE target IS NOT NULL").fetchall()
     return [row[:3] for row in rows if row[:3] != owner and _folded(row[3]) == _folded(table.qualified)]
+
+
+def is_gone(connection: duckdb.DuckDBPyConnection, table: TableName, binding: Binding) -> bool:
+    """Whether the token was moved with rows of this table, and the table is not there."""
+    moved = connection.execute(
+        f"SELECT target FROM {_TOKENS} WHERE flow = ? AND lane = ? AND sink = ? AND target IS NOT NULL",
+        [binding.flow, binding.lane, binding.sink],
+    ).fetchall()
+    if not any(_folded(target) == _folded(table.qualified) for (target,) in moved):
+        return False
+    names = connection.execute("SELECT table_schema, table_name FROM information_schema.tables").fetchall()
+    return (_folded(table.schema), _folded(table.name)) not in {(_folded(one), _folded(two)) for one, two in names}
 
 
 def read_token(connection: duckdb.DuckDBPyConnection, binding: Binding) -> Token | None:

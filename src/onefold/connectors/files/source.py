@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -31,6 +32,8 @@ _CONDITIONS = (
     "a file keeps its path and its bytes until the epochs that read it are settled; it may only grow",
     "a file that is rewritten or renamed after it was wholly read is not read again (the log names it)",
 )
+
+LOG = logging.getLogger("onefold")
 
 
 class FilesSource:
@@ -105,7 +108,8 @@ class FilesSource:
         self.close()
         self._closed.clear()
         pattern = self._pattern()
-        pattern.seen()
+        if not pattern.seen():
+            LOG.warning("no file matches files(%s) yet", self._text)
         self._folder = pattern.base
         self._admissions = Admissions(remembered)
         self._candidates = Candidates(pattern, self._kind, self._admissions, self._clock)

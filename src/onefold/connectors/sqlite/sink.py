@@ -15,6 +15,7 @@ from onefold.connectors.spooling import (
     OP_COLUMN,
     SpooledSink,
     check_names,
+    refuse_gone,
     refuse_taken,
     refuse_token,
     resolved_path,
@@ -85,6 +86,8 @@ class SqliteSink(SpooledSink):
             connection.execute("BEGIN IMMEDIATE")
             _ensure_tokens(connection)
             refuse_taken(binding, self._label, _others(connection, self._table, binding))
+            if _is_gone(connection, self._table, binding):
+                refuse_gone(binding, self._label)
             self._ensure_table(connection, declared)
             with durable_step("sqlite.create"):
                 connection.execute("COMMIT")
@@ -239,6 +242,16 @@ def _others(connection: sqlite3.Connection, table: str, binding: Binding) -> lis
         f"SELECT flow, lane, sink FROM {_TOKENS} WHERE target = ? COLLATE NOCASE", (table,)
     ).fetchall()
     return [row for row in rows if row != (binding.flow, binding.lane, binding.sink)]
+
+
+def _is_gone(connection: sqlite3.Connection, table: str, binding: Binding) -> bool:
+    """Whether the token was moved with rows of this table, and the table is not there."""
+    moved = connection.execute(
+        f"SELECT 1 FROM {_TOKENS} WHERE flow = ? AND lane = ? AND sink = ? AND target = ? COLLATE NOCASE",
+        (binding.flow, binding.lane, binding.sink, table),
+    ).fetchone()
+    there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ? COLLATE NOCASE", (table,)).fetchone()
+    return moved is not None and there is None
 
 
 def _read_token(connection: sqlite3.Connection, binding: Binding) -> Token | None:

@@ -232,8 +232,10 @@ class Conductor:
                 self.halted = self.halted or error
 
     def _pause(self, sink: str, failures: int, error: OnefoldError) -> None:
-        if failures > 1 or isinstance(error, SinkUnavailable):
-            LOG.warning("sink %s: %s (try %d)", sink, error.summary, failures)
+        if failures == 1 and isinstance(error, SinkUnavailable):
+            LOG.warning("sink %s: %s", sink, error)
+        elif failures > 1:
+            LOG.warning("sink %s: %s Found: %s (try %d)", sink, error.summary, error.found, failures)
         self.waiting_sinks[sink] = error
         self._later(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (failures - 1)), RetryDue(sink))
 

@@ -14,7 +14,7 @@ from onefold.types import EpochNumber, Token
 if TYPE_CHECKING:
     from onefold.engines.embedded.opening import History
 
-__all__ = ["check_plan", "sink_entries"]
+__all__ = ["check_plan", "joining_notes", "sink_entries"]
 
 
 def check_plan(before: Mapping[str, Any], plan: Plan) -> None:
@@ -42,6 +42,20 @@ def sink_entries(history: History, outputs: Mapping[str, Output]) -> dict[str, S
         if name not in outputs:
             entries[name] = entry if entry.retired else _retire(history, name, entry)
     return entries
+
+
+def joining_notes(history: History, entries: Mapping[str, SinkEntry]) -> tuple[str, ...]:
+    """What a sink that is new, or new again, does not have. The built-in ones miss nothing that matters."""
+    before = dict(history.start.sinks) if history.start else {}
+    return tuple(
+        f"{name} joins with epoch {entry.joined}: what was before is not written to it"
+        for name, entry in entries.items()
+        if history.head
+        and entry.joined > history.head
+        and not name.startswith("_")
+        and not entry.retired
+        and (name not in before or before[name].joined != entry.joined)
+    )
 
 
 def _entry(history: History, name: str, output: Output, before: SinkEntry | None) -> SinkEntry:

@@ -16,7 +16,7 @@ from onefold.chain import Chain
 from onefold.clock import machine_name, new_key, new_seal_id, process_name
 from onefold.course import SinkRule
 from onefold.engines.embedded.archive import Archive
-from onefold.engines.embedded.identity import check_plan, sink_entries
+from onefold.engines.embedded.identity import check_plan, joining_notes, sink_entries
 from onefold.engines.embedded.pipeline import Pipeline, StateTable
 from onefold.epoch import Recovered
 from onefold.errors import Fenced, FileCorrupt, StateError, StateUnknown
@@ -107,6 +107,7 @@ def _open(
     if before is not None:
         check_plan(before.plan, plan)
     entries = sink_entries(history, outputs)
+    joining = joining_notes(history, entries)
     location = journal_location(journal.path)
     # A copy stays a copy, however often it starts, until a person adopts it (INV-10).
     is_home = adopt or before is None or before.location == location
@@ -137,7 +138,17 @@ def _open(
     rules = tuple(_rule(name, output, entries[name], history) for name, output in outputs.items())
     recovered = Recovered(chain, incarnation, history.settled, rules, may_abort=is_home)
     return OpenedFlow(
-        plan, journal.folder, journal, spool, archive, snapshots, pipeline, recovered, outputs, history, notes
+        plan,
+        journal.folder,
+        journal,
+        spool,
+        archive,
+        snapshots,
+        pipeline,
+        recovered,
+        outputs,
+        history,
+        (*joining, *notes),
     )
 
 

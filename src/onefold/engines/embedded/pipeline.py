@@ -61,7 +61,7 @@ class EpochInput:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What an epoch does: rows by sink, changes of state by table, watermarks, books."""
+    """What an epoch does: rows by sink, changes of state by table, watermarks, books. dead_rows include late_rows."""
 
     number: EpochNumber
     ends: Mapping[str, Mapping[PartitionId, Position]]
@@ -70,6 +70,8 @@ class EpochResult:
     watermarks: Watermarks
     books: Books
     read_rows: int
+    dead_rows: int = 0
+    late_rows: int = 0
 
 
 StateTable = Any
@@ -128,7 +130,8 @@ class Pipeline:
             self.memories[name].append(batches)
         deltas = {name: delta for name, table in self.tables.items() if (delta := table.take_delta())}
         marks = {name: dict(marks) for name, marks in self.watermarks.items()}
-        return EpochResult(epoch.number, epoch.ends, outputs, deltas, marks, run.books, read.read)
+        dead_rows = read.dead + read.late
+        return EpochResult(epoch.number, epoch.ends, outputs, deltas, marks, run.books, read.read, dead_rows, read.late)
 
     def look(self, epoch: EpochInput, name: str) -> pa.Table:
         """What one node emits for this input, as updates. Changes the state: for a pipeline made for it."""

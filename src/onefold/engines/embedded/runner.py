@@ -58,7 +58,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended. totals: books since the flow began. behind: sinks that have not taken everything."""
+    """How a run ended. totals: books since the flow began. behind: sinks that have not taken everything.
+
+    dead: rows of this run that became dead letters, late ones among them.
+    """
 
     flow: str
     events: int
@@ -68,6 +71,8 @@ class Summary:
     behind: Mapping[str, EpochNumber]
     notes: tuple[str, ...] = ()
     stopped_sinks: Mapping[str, OnefoldError] = field(default_factory=dict)
+    dead: int = 0
+    late: int = 0
 
     @property
     def is_complete(self) -> bool:
@@ -132,7 +137,7 @@ class Run:
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
         self._began = self._clock.monotonic()
-        self._events = 0
+        self._events = self._dead = self._late = 0
         self._is_caught_up = False
         self._summary: Summary | None = None
         self._first_epoch = self._conductor.core.chain.head
@@ -227,6 +232,8 @@ class Run:
         while (epoch := self._next_input()) is not None:
             result = self._opened.pipeline.compute(epoch)
             self._events += result.read_rows
+            self._dead += result.dead_rows
+            self._late += result.late_rows
             self._put(self._computed, Draft(result, new_seal_id(), self._pacer.freeze_if_due(result)))
             self._conductor.ask(None)
 
@@ -311,4 +318,6 @@ class Run:
             behind=conductor.drained.behind if conductor.drained else {},
             notes=self._opened.notes,
             stopped_sinks=dict(conductor.stopped_sinks),
+            dead=self._dead,
+            late=self._late,
         )
