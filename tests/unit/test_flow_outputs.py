@@ -31,6 +31,29 @@ def payments(flow: of.Flow) -> of.Stream:
 # ------------------------------------------------------------------------------------------------------------- outputs
 
 
+@pytest.mark.parametrize(
+    ("pattern", "target", "is_refused"),
+    [
+        ("in/*.jsonl", "in", True),
+        ("in", "in", True),
+        ("in/**/*.jsonl", "in/deep", True),
+        ("in/*.jsonl", "in/deep", False),
+        ("in/*.csv", "in", False),
+        ("in/*.jsonl", "out", False),
+    ],
+)
+def test_a_flow_that_would_read_what_it_writes_is_refused(
+    flow: of.Flow, pattern: str, target: str, is_refused: bool
+) -> None:
+    rows = flow.read(of.files(pattern, format="csv" if "csv" in pattern else "json"), schema=SCHEMA, name="in")
+    if is_refused:
+        with pytest.raises(TargetTaken, match="read what it writes"):
+            rows.append(of.files(target, format="json"), name="out")
+        rows.append(of.files(target, format="json"), name="knowingly", shared=True)
+    else:
+        rows.append(of.files(target, format="json"), name="out")
+
+
 def test_two_sinks_write_to_one_target_only_knowingly(payments: of.Stream) -> None:
     payments.append(of.files("lake"), name="one", shared=True)
     with pytest.raises(TargetTaken, match="one and two"):

@@ -17,7 +17,7 @@ from onefold.flow.reading import ReadOptions
 from onefold.flow.run_settings import run_settings
 from onefold.flow.stream import Stream
 from onefold.plan import OP_COLUMN, Output, Plan
-from onefold.protocols import Format, Sink, describe
+from onefold.protocols import Format, SeesTargets, Sink, describe
 from onefold.settings import load_env_file
 from onefold.types import CommitClass, Guarantee, Mode
 
@@ -207,6 +207,7 @@ class Flow:
         wanted = self._guarantee if guarantee is None else _guarantee(guarantee)
         output = Output(own, "", sink, label, stream.schema.arrow, mode, wanted, key, latest_by, shared)
         self._check_output(output)
+        _refuse_loop(self._plan_through(stream._draft)[0], output)
         drafts = [one.draft for one in self._outputs]
         names_of([*drafts, stream._draft])
         self._outputs.append(_OutputDraft(stream._draft, output))
@@ -239,6 +240,20 @@ def _check_beside(flow: str, other: Output, output: Output) -> None:
         raise TargetTaken(
             f"Two sinks of this flow write to {output.label}.", flow=flow, found=f"{other.name} and {output.name}"
         )
+
+
+def _refuse_loop(plan: Plan, output: Output) -> None:
+    """Rows that are read again would be written again, without end."""
+    for node in plan.reads():
+        is_loop = isinstance(node.source, SeesTargets) and node.source.sees(output.sink.promise.target)
+        if is_loop and not output.is_shared:
+            raise TargetTaken(
+                f"The flow would read what it writes to {output.label}.",
+                flow=plan.flow,
+                sink=output.name,
+                read=node.name,
+                next_step="Write elsewhere, or say shared=True if it is meant to.",
+            )
 
 
 def _check_together(output: Output) -> None:

@@ -14,7 +14,7 @@ from onefold.types import (
     Position,
 )
 
-__all__ = ["Informed", "Limit", "Read", "Reading", "Source", "SourcePromise"]
+__all__ = ["Informed", "Limit", "Read", "Reading", "SeesTargets", "Source", "SourcePromise"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,15 @@ class Informed(Protocol):
 
     def told(self, reading: Reading) -> None:
         """Once, before everything else. Pure. Raises SchemaError, NotSupported."""
+        ...
+
+
+@runtime_checkable
+class SeesTargets(Protocol):
+    """A source that may read what a sink writes: a flow that feeds itself is refused unless the sink is shared."""
+
+    def sees(self, target: str) -> bool:
+        """Whether rows written to this SinkPromise.target would be read here. Pure."""
         ...
 
 

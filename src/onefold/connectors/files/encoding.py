@@ -15,7 +15,7 @@ from onefold.formats.json import JsonLines
 from onefold.formats.lines import split_records
 from onefold.formats.write import json_lines
 
-__all__ = ["Encoding", "encoding_named"]
+__all__ = ["DATA_SET_SUFFIXES", "Encoding", "encoding_named"]
 
 _ROW_GROUP_ROWS = 1 << 20
 
@@ -68,3 +68,6 @@ _ENCODINGS = {
     "json": Encoding(".jsonl", _to_json, _from_json),
     "jsonl": Encoding(".jsonl", _to_json, _from_json),
 }
+
+DATA_SET_SUFFIXES = frozenset(encoding.suffix for encoding in _ENCODINGS.values())
+"""Of the files that a data set may hold."""

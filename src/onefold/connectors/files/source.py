@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 import pyarrow as pa
@@ -15,9 +15,10 @@ from onefold.clock import SystemClock
 from onefold.connectors.files.admission import MEMORY, Admissions, Place, Segment
 from onefold.connectors.files.candidates import Candidates
 from onefold.connectors.files.cursor import Cursor
+from onefold.connectors.files.encoding import DATA_SET_SUFFIXES
 from onefold.connectors.files.listing import Completeness, FileKind, Pattern, compression_of
 from onefold.connectors.files.records import LineOptions, Records, lines_of, rows_of_parquet
-from onefold.connectors.spooling import resolved_path
+from onefold.connectors.spooling import resolved_path, target_path
 from onefold.errors import InvariantBroken, SourceUnavailable, check
 from onefold.protocols import CheckResult, Clock, Limit, Read, Reading, SourcePromise
 from onefold.types import Binding, PartitionId, Position
@@ -102,6 +103,16 @@ class FilesSource:
             has_header=bool(getattr(reading.format, "has_header", False)),
             check_header=check_header and (lambda record, where: check_header(record, reading.declared, where=where)),
         )
+
+    def sees(self, target: str) -> bool:
+        """Whether this is a data set whose files the pattern matches."""
+        pattern = PurePath(target_path(self._text))
+        kind, _, rest = target.partition(":")
+        for suffix in DATA_SET_SUFFIXES:
+            if kind == "files" and rest.endswith(suffix):
+                folder = PurePath(rest.removesuffix(suffix))
+                return folder.is_relative_to(pattern) or (folder / f"x{suffix}").match(str(pattern))
+        return False
 
     def open(self, remembered: pa.Table | None) -> None:
         """Find the folder. Raises SourceUnavailable when it is not there, SettingMissing."""

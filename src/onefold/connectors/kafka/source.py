@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import select
 import threading
 from collections.abc import Mapping, Sequence
@@ -105,6 +106,13 @@ class KafkaSource:
         """Which columns are read, and the group that lag tools are told."""
         self._wanted = frozenset({*_ALWAYS, *reading.meta})
         self._group = self._topics.group or f"onefold.{reading.flow}.{reading.name}"
+
+    def sees(self, target: str) -> bool:
+        """Whether this is one of the topics."""
+        label, _, topic = target.rpartition(":")
+        patterns = [name for name in self._topics.names if name.startswith("^")]
+        is_named = topic in self._topics.names or any(re.search(pattern, topic) for pattern in patterns)
+        return label == self._connection.label and is_named
 
     def open(self, remembered: pa.Table | None) -> None:
         """Connect and look at the topics. Raises SourceUnavailable, SettingMissing, ExtraMissing."""
