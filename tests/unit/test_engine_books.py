@@ -169,3 +169,14 @@ def test_rows_that_vanish_between_two_operators_stop_the_flow(tmp_path: Path, mo
         with pytest.raises(InvariantBroken, match="emits"):
             t.drain()
         assert t.rows("out") == []
+
+
+def test_a_column_that_no_row_has_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    flow = of.Flow("names")
+    rows = flow.read(of.memory(f"{tmp_path}-in"), schema={"n": "BIGINT", "amont": "BIGINT"}, format="json", name="in")
+    rows.append(of.memory(f"{tmp_path}-out"), name="out")
+    with of.testing.run(flow) as t:
+        t.feed("in", [{"n": number, "amount": 1} for number in range(200)])
+        t.drain()
+    told = [record.getMessage() for record in caplog.records if "is the name right" in record.getMessage()]
+    assert told == ["read in: no row has a value for amont; is the name right?"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -41,6 +42,14 @@ DEAD_LETTERS = "_dead_letters"
 
 MAX_DEAD_FROM = 100
 """max_dead is judged from so many rows on: one bad row among the first two is not a pattern."""
+
+LOOK_FROM = 100
+"""Rows of an epoch from which a column without any value is remarkable."""
+
+EXAMPLES = 2
+"""Dead letters that the error of too many of them shows."""
+
+LOG = logging.getLogger("onefold")
 
 Flavour = Literal["rows", "updates", "closed"]
 Watermarks = dict[str, dict[PartitionId, int | None]]
@@ -100,6 +109,7 @@ class Pipeline:
         self._readers_of = _count_readers(plan)
         self._needed = needed_columns(plan)
         self._judged = self._dead = 0
+        self._looked_at: set[str] = set()
         _refuse_state_after_aggregates(plan, self._nodes)
 
     @property
@@ -116,7 +126,7 @@ class Pipeline:
         """One epoch. Raises UserCodeError, TooManyDead, InvariantBroken: then nothing of it was written."""
         run = _EpochRun(self, epoch)
         read, dead = run.read_all()
-        self._judge_dead(read)
+        self._judge_dead(read, dead)
         outputs = {output.name: rows for output in self.plan.outputs if (rows := run.output(output)).num_rows}
         if dead.num_rows:
             outputs[DEAD_LETTERS] = dead
@@ -139,7 +149,17 @@ class Pipeline:
         run.read_all()
         return run.rows(name, "updates")
 
-    def _judge_dead(self, counts: ReadCounts) -> None:
+    def look_for_empty_columns(self, reader: Reader, rows: pa.Table) -> None:
+        """Once a run: a declared column that no row has a value for is more often a misspelt name than a truth."""
+        node = reader.node
+        if node.name in self._looked_at or rows.num_rows < LOOK_FROM:
+            return
+        self._looked_at.add(node.name)
+        empty = [name for name in node.declared.names if rows.column(name).null_count == rows.num_rows]
+        if empty:
+            LOG.warning("read %s: no row has a value for %s; is the name right?", node.name, ", ".join(empty))
+
+    def _judge_dead(self, counts: ReadCounts, dead: pa.Table) -> None:
         self._judged += counts.read
         self._dead += counts.dead + counts.late
         most = self.plan.settings.max_dead
@@ -148,6 +168,7 @@ class Pipeline:
                 flow=self.plan.flow,
                 found=f"{self._dead} dead letters of {self._judged} rows in this run ({self._dead / self._judged:.1%})",
                 expected=f"at most {most:.1%}",
+                examples="; ".join(f"{row['reason']}, {row['detail']}" for row in dead.slice(0, EXAMPLES).to_pylist()),
             )
 
 
@@ -179,6 +200,7 @@ class _EpochRun:
                 letters.append(dead)
                 counts += more
             rows = pa.concat_tables(tables) if tables else reader.node.schema.empty_table()
+            self._pipe.look_for_empty_columns(reader, rows)
             self._done[name, "rows"] = rows.select(self._pipe._needed[name])
             self.books.operator(name, "read", **vars(counts))
             self._emitted[name, "rows"] = counts.out
