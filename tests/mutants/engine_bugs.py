@@ -116,7 +116,7 @@ STORAGE = (
     bug(
         "a journal's attachment is not checked",
         "journal.py",
-        "if not isinstance(body, bytes) or _digest(body) != checksum:",
+        "if not isinstance(body, bytes) or _attachment_digest(number, name, body) != checksum:",
         "if False:",
         "durability",
     ),

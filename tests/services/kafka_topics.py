@@ -61,9 +61,10 @@ def arrive_out_only(folder: Path, life: int) -> bool:
 def produce(topic: str, values: list[bytes], keys: list[bytes | None] | None = None) -> None:
     """Write values, acknowledged."""
     producer = KafkaProducer(bootstrap_servers=address(), acks="all", linger_ms=5)
-    for place, value in enumerate(values):
-        producer.send(topic, value, key=keys[place] if keys else None)
+    sent = [producer.send(topic, value, key=keys[place] if keys else None) for place, value in enumerate(values)]
     producer.flush()
+    for future in sent:
+        future.get(timeout=30)
     producer.close()
 
 

@@ -44,16 +44,13 @@ class Fetcher(Protocol):
 class Lane:
     """One partition that is being fetched."""
 
-    def __init__(self, source: Fetcher, one: TopicPartition, queue: Any, place: Place, end: int) -> None:
-        """end: of the log when fetching begins."""
+    def __init__(self, source: Fetcher, one: TopicPartition, queue: Any, place: Place) -> None:
         self.queue = queue
         self.place = place
         self.is_drained = False
-        self.is_at_end = False
         self._source = source
         self._one = one
         self._end = -1
-        self._known_end = end
         self._fault: Any = None
         self._skip_at = source.clock.monotonic() + SKIP_SECONDS
 
@@ -68,13 +65,15 @@ class Lane:
             raise self._error(self._fault)
         self.is_drained = taken is None
         if taken is None:
-            self.is_at_end = self._end >= self.place.at or self.place.at >= self._known_end
             return None
         offsets = taken[2]
         place = replace(self.place, at=int(offsets[-1]) + 1, epoch=taken[-1])
-        self.is_at_end = end is not None
         self._skip_at = self._source.clock.monotonic() + SKIP_SECONDS
         return self._source.columns_of(self._one, taken), place
+
+    def seen_through(self) -> int:
+        """Every record before this offset was given, as far as we know."""
+        return max(self._end, self.place.at)
 
     def skipped(self, place: Place) -> Position:
         """Now and then a position moves over what is no record, lest it falls out of the log."""

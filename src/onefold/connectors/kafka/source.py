@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import re
 import select
@@ -31,6 +32,9 @@ from onefold.types import Binding, PartitionId, Position
 __all__ = ["KafkaSource", "Topics"]
 
 LOG = logging.getLogger("onefold")
+
+FRESH_SECONDS = 0.05
+"""How old the ends of partitions may be when a read says that nothing more is there."""
 
 REFRESH_SECONDS = 5.0
 """How often new partitions and topics are looked for."""
@@ -77,6 +81,8 @@ class KafkaSource:
         self._untold: set[TopicPartition] = set()
         self._is_new = True
         self._looked_at = 0.0
+        self._ends: dict[TopicPartition, int] = {}
+        self._asked_at = 0.0
         self._wake: tuple[int, int] | None = None
         self._lock = threading.Lock()
 
@@ -162,9 +168,10 @@ class KafkaSource:
         self._listen()
         remember = self._remember()
         if found is None:
-            return Read([], lane.skipped(place), remember, is_idle=lane.is_at_end)
+            is_idle = lane.seen_through() >= self._end_of(one)
+            return Read([], lane.skipped(place), remember, is_idle)
         batch, lane.place = found
-        return Read([batch], lane.place.position(), remember, is_idle=lane.is_at_end)
+        return Read([batch], lane.place.position(), remember)
 
     def settle(self, positions: Mapping[PartitionId, Position]) -> None:
         """Commit offsets for lag tools; nothing of ours reads them."""
@@ -244,7 +251,7 @@ class KafkaSource:
         if lane is not None:
             lane.queue.detach()
         self._demand_same_topic(one, place)
-        end = self._demand_in_log(one, place)
+        self._demand_in_log(one, place)
         compiled = bridge()
         wake = self._wake
         check(wake is not None and self._consumer is not None, "a source is opened before it is read")
@@ -252,17 +259,26 @@ class KafkaSource:
             queue = self._consumer.attach(one.topic, one.number, place.at, place.epoch, wake[1])  # type: ignore[index]
         except compiled.KafkaFault as error:
             raise SourceUnavailable(f"{self._label} cannot be read.", found=error.text, partition=str(one)) from error
-        lane = self._lanes[one] = Lane(self, one, queue, place, end)
+        lane = self._lanes[one] = Lane(self, one, queue, place)
         return lane
 
-    def _demand_in_log(self, one: TopicPartition, place: Place) -> int:
-        """The end of the log, which the place must not lie behind."""
+    def _end_of(self, one: TopicPartition) -> float:
+        """Where the partition ends now. Asked for all that are being read at once; nowhere when nobody answers."""
+        now = self._clock.monotonic()
+        if one not in self._ends or now - self._asked_at > FRESH_SECONDS:
+            self._ends, self._asked_at = {}, now
+            with contextlib.suppress(SourceUnavailable):
+                if self._cluster is not None:
+                    found = self._cluster.offsets(self._lanes, "latest")
+                    self._ends = {other: offset for other, (offset, _) in found.items()}
+        return self._ends.get(one, math.inf)
+
+    def _demand_in_log(self, one: TopicPartition, place: Place) -> None:
         cluster = self._cluster
         check(cluster is not None, "a source is opened before it is read")
         first, last = (cluster.offsets([one], at)[one][0] for at in ("earliest", "latest"))  # type: ignore[union-attr]
         if not first <= place.at <= last:
             raise self._gone(one, place, f"offsets {first} to {last}")
-        return int(last)
 
     def _demand_same_topic(self, one: TopicPartition, place: Place) -> None:
         topic = self._known.get(one.topic)
