@@ -9,6 +9,7 @@
     │   ├── GuaranteeRefused  a sink cannot keep the guarantee that is asked of it
     │   ├── SettingMissing    a ${NAME} has no value
     │   ├── FlowNotFound      no flow, or several, where one was named
+    │   ├── ModuleFailed      the module of the flow raised while it was imported
     │   └── ExtraMissing      an optional package is not installed
     ├── StateError            the journal, the spool or the state folder
     │   ├── JournalLocked     another process runs this flow
@@ -46,10 +47,11 @@ from typing import Any, ClassVar
 
 __all__ = [
     "BuildError", "DiskError", "DiskFailed", "DiskFull", "ExpressionError", "ExtraMissing", "Fenced", "FileCorrupt",
-    "FlowNotFound", "GuaranteeRefused", "InputLost", "InvariantBroken", "JournalLocked", "NameTaken", "NotSupported",
-    "OnefoldError", "OutcomeUnknown", "PlanChanged", "RowsRefused", "SchemaError", "SettingMissing", "SinkChanged",
-    "SinkError", "SinkForked", "SinkRefused", "SinkRestored", "SinkUnavailable", "SourceError", "SourceUnavailable",
-    "SpoolFull", "StateError", "StateUnknown", "TargetTaken", "TokenRefused", "TooManyDead", "UserCodeError", "check",
+    "FlowNotFound", "GuaranteeRefused", "InputLost", "InvariantBroken", "JournalLocked", "ModuleFailed", "NameTaken",
+    "NotSupported", "OnefoldError", "OutcomeUnknown", "PlanChanged", "RowsRefused", "SchemaError", "SettingMissing",
+    "SinkChanged", "SinkError", "SinkForked", "SinkRefused", "SinkRestored", "SinkUnavailable", "SourceError",
+    "SourceUnavailable", "SpoolFull", "StateError", "StateUnknown", "TargetTaken", "TokenRefused", "TooManyDead",
+    "UserCodeError", "check",
 ]  # fmt: skip
 
 
@@ -162,6 +164,13 @@ class FlowNotFound(BuildError):
     """No flow, or more than one, was found where one was named."""
 
     code = "flow-not-found"
+
+
+class ModuleFailed(BuildError):
+    """The module of a flow, or the function that makes it, raised something of its own."""
+
+    code = "module-failed"
+    next_default = "Correct the module; `python` on it shows the same."
 
 
 class ExtraMissing(BuildError):

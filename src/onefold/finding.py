@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
 import traceback
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, TypeVar, get_type_hints
 
-from onefold.errors import FlowNotFound, OnefoldError
+from onefold.errors import FlowNotFound, ModuleFailed, OnefoldError
 from onefold.flow import Flow
 
 __all__ = ["FoundFlow", "find_flow"]
@@ -25,6 +26,7 @@ __all__ = ["FoundFlow", "find_flow"]
 _Made = TypeVar("_Made")
 
 _PATH = re.compile(r"(.+\.py)(?::([^:/\\]*))?")
+_ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _MODULE = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?::(.*))?")
 
 
@@ -38,7 +40,7 @@ class FoundFlow:
 
 
 def find_flow(target: str) -> FoundFlow:
-    """Import the module and find the flow. Raises FlowNotFound, and what building the flow raises.
+    """Import the module and find the flow. Raises FlowNotFound, ModuleFailed, and what building the flow raises.
 
     A BuildError gets the file and line of the user's own code in `where`.
     """
@@ -106,10 +108,8 @@ def _guarded(target: str, file: Path, load: Callable[[], _Made]) -> _Made:
         raise
     except (Exception, SystemExit) as error:
         shown = "".join(traceback.format_exception(type(error), error, _from(error.__traceback__, file))).rstrip()
-        raise FlowNotFound(
-            f"{target} raised {type(error).__name__} while it was imported.",
-            found="\n" + shown,
-            next_step="Correct the module; `python` on it shows the same.",
+        raise ModuleFailed(
+            f"{target} raised {type(error).__name__} while it was imported.", found="\n" + shown
         ) from error
 
 
@@ -185,6 +185,14 @@ def _is_factory(value: Any, module: ModuleType) -> bool:
 
 
 def _made(factory: Callable[[], Any], name: str, target: str, file: Path) -> Flow:
+    parameters = inspect.signature(factory).parameters.values()
+    needed = [one.name for one in parameters if one.default is one.empty and one.kind not in _ANY_NUMBER]
+    if needed:
+        raise FlowNotFound(
+            f"{name}() of {file.name} needs arguments.",
+            found=", ".join(needed),
+            expected="a function without arguments that returns a Flow",
+        )
     flow = _guarded(target, file, factory)
     if isinstance(flow, Flow):
         return flow

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from onefold.errors import BuildError, FlowNotFound
+from onefold.errors import BuildError, FlowNotFound, ModuleFailed
 from onefold.finding import find_flow
 
 
@@ -60,8 +60,9 @@ def test_an_unannotated_factory_is_called_when_it_is_named(tmp_path: Path) -> No
 
 def test_a_factory_that_needs_arguments_is_not_called(tmp_path: Path) -> None:
     file = written(tmp_path, "def make(day) -> of.Flow:\n    return of.Flow('made')\n")
-    with pytest.raises(FlowNotFound):
+    with pytest.raises(FlowNotFound, match="needs arguments") as caught:
         find_flow(str(file))
+    assert caught.value.found == "day"
 
 
 def test_a_factory_that_returns_something_else_is_an_error(tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ def test_a_wrong_name_lists_what_there_is(tmp_path: Path) -> None:
 
 def test_an_error_of_the_module_is_shown_with_its_own_lines_only(tmp_path: Path) -> None:
     file = written(tmp_path, "def broken():\n    return 1 / 0\nbroken()\n")
-    with pytest.raises(FlowNotFound) as caught:
+    with pytest.raises(ModuleFailed) as caught:
         find_flow(str(file))
     text = str(caught.value)
     assert "ZeroDivisionError" in text
@@ -104,9 +105,9 @@ def test_an_error_of_the_module_is_shown_with_its_own_lines_only(tmp_path: Path)
 
 
 def test_a_module_that_exits_or_does_not_parse_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FlowNotFound, match="SystemExit"):
+    with pytest.raises(ModuleFailed, match="SystemExit"):
         find_flow(str(written(tmp_path, "import sys\nsys.exit(3)\n")))
-    with pytest.raises(FlowNotFound, match="SyntaxError"):
+    with pytest.raises(ModuleFailed, match="SyntaxError"):
         find_flow(str(written(tmp_path, "flow = = 1\n")))
 
 

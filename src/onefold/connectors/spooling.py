@@ -6,6 +6,7 @@ A sink that spools inherits `SpooledSink` and adds `promise`, `open` and `commit
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -17,7 +18,9 @@ from onefold.errors import (
     NotSupported,
     SchemaError,
     SettingMissing,
+    SinkRefused,
     SinkRestored,
+    SinkUnavailable,
     TargetTaken,
     TokenRefused,
     check,
@@ -25,9 +28,9 @@ from onefold.errors import (
 from onefold.types import Binding, EpochHead, Mode, Receipt, Token
 
 __all__ = [
-    "OP_COLUMN", "RESERVED_PREFIX", "SpooledSink", "check_key", "check_names", "described", "file_name",
-    "refuse_gone", "refuse_inexact", "refuse_taken", "refuse_token", "resolved_path", "rows_of", "same_token",
-    "stored_schema", "target_path",
+    "OP_COLUMN", "RESERVED_PREFIX", "SpooledSink", "check_key", "check_names", "described", "file_failure",
+    "file_name", "refuse_gone", "refuse_inexact", "refuse_taken", "refuse_token", "resolved_path", "rows_of",
+    "same_token", "stored_schema", "target_path",
 ]  # fmt: skip
 
 OP_COLUMN = "_op"
@@ -201,3 +204,28 @@ def resolved_path(text: str) -> Path:
     from onefold.settings import resolve
 
     return Path(resolve(text)).expanduser().absolute()
+
+
+def file_failure(
+    path: Path, label: str, found: object, *, sink: str | None, is_foreign: bool
+) -> SinkRefused | SinkUnavailable:
+    """What a database file's error means: one that trying again cannot mend, or one that may pass.
+
+    is_foreign: the file is there and is no database that we can open.
+    """
+    if not path.parent.is_dir():
+        why, next_step = f"there is no folder {path.parent}", "Make the folder"
+    elif path.is_dir():
+        why, next_step = f"{path} is a folder", "Name a file"
+    elif is_foreign:
+        why, next_step = f"{path} is no database of this kind, or of a newer version", "Name another file"
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        why, next_step = f"this user may not write {path}", "Grant it, or name another file"
+    else:
+        return SinkUnavailable(f"{label} cannot be written now.", found=found, sink=sink)
+    return SinkRefused(
+        f"{label} cannot be written: {why}.",
+        found=found,
+        next_step=f"{next_step}, then run again: nothing is lost.",
+        sink=sink,
+    )

@@ -78,7 +78,11 @@ def _checked(field: pa.Field) -> pa.Field:
 
 def _sql_field(name: object, text: object) -> pa.Field:
     if not isinstance(name, str) or not isinstance(text, str):
-        raise SchemaError("A schema maps names to SQL types, both strings.", found=f"{name!r}: {text!r}")
+        raise SchemaError(
+            "A schema maps names to SQL types, both strings.",
+            found=f"{name!r}: {text!r}",
+            expected='such as {"id": "BIGINT"}',
+        )
     try:
         kind = connection().sqltype(text)
     except duckdb.Error as error:

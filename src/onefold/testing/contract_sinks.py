@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from onefold.errors import NotSupported, SchemaError, SinkUnavailable, TargetTaken, TokenRefused
+from onefold.errors import NotSupported, SchemaError, SinkRefused, SinkUnavailable, TargetTaken, TokenRefused
 from onefold.protocols import TwoPhase
 from onefold.testing.contract_case import SinkBench, equal, expect, move, numbered, raises, token
 from onefold.types import Guarantee, Receipt
@@ -182,13 +182,13 @@ def a_target_of_another_shape_is_refused(bench: SinkBench) -> None:
     equal(bench.ids(), [1], "the refusal changed nothing")
 
 
-def a_target_that_is_not_there_is_unavailable(bench: SinkBench) -> None:
-    """Says SinkUnavailable, and still takes rows into the spool."""
+def a_target_that_is_not_there_is_told(bench: SinkBench) -> None:
+    """Says SinkUnavailable, or SinkRefused where no later try can help, and still takes rows into the spool."""
     if bench.case.make_unavailable is None:
         return
     bench.case.make_unavailable(bench.folder, bench.table)
     sink = bench.case.make(bench.folder, bench.table, bench.mode, bench.key)
-    raises(SinkUnavailable, lambda: sink.open(bench.binding()), "an unreachable target is unavailable")
+    raises((SinkUnavailable, SinkRefused), lambda: sink.open(bench.binding()), "an unreachable target is told")
     receipt = bench.prepare(sink, 1, numbered(1))
     equal(receipt.rows, 1, "rows are prepared while the target is away")
     sink.close()
@@ -325,7 +325,7 @@ SINK_CONTRACTS = (
     names_are_taken_as_they_are,
     values_are_exact_or_the_type_is_refused,
     a_target_of_another_shape_is_refused,
-    a_target_that_is_not_there_is_unavailable,
+    a_target_that_is_not_there_is_told,
     closing_is_always_possible,
     weaker_guarantees_leave_the_token_alone,
 )

@@ -31,6 +31,7 @@ from onefold.connectors.duckdb.tables import (
 from onefold.connectors.spooling import (
     SpooledSink,
     check_names,
+    file_failure,
     refuse_gone,
     refuse_taken,
     resolved_path,
@@ -42,6 +43,7 @@ from onefold.disk import durable_step, publish, publish_exclusive, sync_path
 from onefold.errors import (
     OutcomeUnknown,
     RowsRefused,
+    SinkRefused,
     SinkUnavailable,
 )
 from onefold.protocols import CheckResult, SinkPromise
@@ -51,6 +53,9 @@ __all__ = ["DuckdbSink"]
 
 LOCK_SECONDS = 60.0
 """How long a delivery waits for another sink of this process that writes to the same file."""
+
+_FOREIGN = ("not a valid DuckDB database", "database file with version number", "Corrupt database file")
+"""How DuckDB says that no later try will open a file."""
 
 _ROWS_AT_FAULT = (duckdb.DataError, duckdb.IntegrityError)
 
@@ -79,9 +84,9 @@ class DuckdbSink(SpooledSink):
     def open(self, binding: Binding) -> Token | None:
         """Make or check the tables, and read the token.
 
-        Raises SinkUnavailable when the file is missing its folder, is no database, or is held by another process;
-        TargetTaken when others write to the table; SchemaError when it has other columns. If killed inside: both tables
-        are there or neither is.
+        Raises SinkRefused when the file is missing its folder, is no database or is read-only; SinkUnavailable when
+        another process holds it; TargetTaken when others write to the table; SchemaError when it has other columns. If
+        killed inside: both tables are there or neither is.
         """
         self._binding = binding
         check_names(binding, self._table.label)
@@ -145,7 +150,7 @@ class DuckdbSink(SpooledSink):
         try:
             with self._connected(read_only=True):
                 return [CheckResult(f"file {self._path}", "ok", "opens")]
-        except SinkUnavailable as error:
+        except (SinkRefused, SinkUnavailable) as error:
             return [CheckResult(f"file {self._path}", "failed", str(error.found), error.next_step)]
 
     @property
@@ -198,9 +203,10 @@ class DuckdbSink(SpooledSink):
                 f"{self._table.label} did not answer a commit.", found=_first_line(error), sink=self.binding.sink
             ) from error
 
-    def _unavailable(self, error: duckdb.Error) -> SinkUnavailable:
-        sink = self._binding.sink if self._binding else None
-        return SinkUnavailable(f"{self._table.label} cannot be written now.", found=_first_line(error), sink=sink)
+    def _unavailable(self, error: duckdb.Error) -> SinkRefused | SinkUnavailable:
+        sink, found = self._binding.sink if self._binding else None, _first_line(error)
+        is_foreign = any(sign in found for sign in _FOREIGN)
+        return file_failure(self._path, self._table.label, found, sink=sink, is_foreign=is_foreign)
 
 
 @contextlib.contextmanager

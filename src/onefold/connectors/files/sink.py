@@ -24,7 +24,7 @@ from onefold.connectors.spooling import (
     target_path,
 )
 from onefold.disk import publish_exclusive, remove
-from onefold.errors import DiskError, DiskFull, FileCorrupt, OutcomeUnknown, SchemaError, SinkUnavailable
+from onefold.errors import DiskError, DiskFull, FileCorrupt, OutcomeUnknown, SchemaError, SinkRefused, SinkUnavailable
 from onefold.protocols import CheckResult, SinkPromise
 from onefold.types import (
     Binding,
@@ -75,8 +75,9 @@ class FilesSink(SpooledSink):
     def open(self, binding: Binding) -> Token | None:
         """Finish the newest commit, and read the token from it.
 
-        Raises SinkUnavailable when the folder cannot be made or read, TargetTaken when others write to it, SchemaError
-        for a column whose type changed, FileCorrupt. If killed inside: the next open finishes.
+        Raises SinkRefused when the folder cannot be made, SinkUnavailable when it cannot be read, TargetTaken when
+        others write to it, SchemaError for a column whose type changed, FileCorrupt. If killed inside: the next open
+        finishes.
         """
         self._binding = binding
         self._encoding.refuse_inexact(binding.schema, self._label)
@@ -89,8 +90,14 @@ class FilesSink(SpooledSink):
         except OSError as error:
             raise self._unavailable(error) from error
         except DiskError as error:
-            if isinstance(error.__cause__, NotADirectoryError | PermissionError | FileExistsError):
-                raise self._unavailable(error) from error
+            cause = error.__cause__
+            if isinstance(cause, NotADirectoryError | PermissionError | FileExistsError):
+                raise SinkRefused(
+                    f"{self._label} cannot be a data set: {cause.strerror}.",
+                    found=cause.filename or error.where.get("where"),
+                    next_step="Name a folder that this user may write to, then run again: nothing is lost.",
+                    sink=binding.sink,
+                ) from error
             raise  # a failed sync is never tried again
         self._refuse_unknown(last)
         if last is None:

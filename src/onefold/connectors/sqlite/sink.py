@@ -15,6 +15,7 @@ from onefold.connectors.spooling import (
     OP_COLUMN,
     SpooledSink,
     check_names,
+    file_failure,
     refuse_gone,
     refuse_taken,
     refuse_token,
@@ -26,7 +27,7 @@ from onefold.connectors.spooling import (
 )
 from onefold.connectors.sqlite.values import affinity, columns_of, declared_type, from_sqlite
 from onefold.disk import durable_step
-from onefold.errors import OutcomeUnknown, RowsRefused, SchemaError, SinkUnavailable
+from onefold.errors import OutcomeUnknown, RowsRefused, SchemaError, SinkRefused, SinkUnavailable
 from onefold.protocols import CheckResult, SinkPromise
 from onefold.types import Binding, CommitClass, EpochNumber, Receipt, SealId, Token, TokenMove
 
@@ -75,9 +76,9 @@ class SqliteSink(SpooledSink):
     def open(self, binding: Binding) -> Token | None:
         """Make or check the tables, and read the token.
 
-        Raises SinkUnavailable when the folder is missing, the file is no database, read-only or locked; TargetTaken
-        when others write to the table; SchemaError when it has other columns. If killed inside: the tables are
-        there or not.
+        Raises SinkRefused when the folder is missing, the file is no database or read-only; SinkUnavailable when it is
+        locked; TargetTaken when others write to the table; SchemaError when it has other columns. If killed inside:
+        the tables are there or not.
         """
         self._binding = binding
         check_names(binding, self._label)
@@ -180,8 +181,9 @@ class SqliteSink(SpooledSink):
                 f"{self._label} did not answer a commit.", found=error, sink=self.binding.sink
             ) from error
 
-    def _unavailable(self, error: sqlite3.Error) -> SinkUnavailable:
-        return SinkUnavailable(f"{self._label} cannot be written now.", found=error, sink=self.binding.sink)
+    def _unavailable(self, error: sqlite3.Error) -> SinkRefused | SinkUnavailable:
+        is_foreign = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB
+        return file_failure(self._path, self._label, error, sink=self.binding.sink, is_foreign=is_foreign)
 
     def _ensure_table(self, connection: sqlite3.Connection, declared: dict[str, str]) -> None:
         table = quoted(self._table)
