@@ -48,7 +48,7 @@ class Broker:
         self._folder = Path(tempfile.mkdtemp(prefix="broker-", dir=FOLDER / "kafka"))
         self._write_settings()
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        self._run("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._file))
+        self._run("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._file))
         self.start()
         return self
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import onefold as of
 from onefold.testing.harness import Subject
 from tests.crash import flows, oracle
 from tests.crash.oracle import Count
+from tests.crash.subjects import may_lose, may_repeat
 from tests.services import kafka_topics as topics
 
 PER_FLOW = {**flows.SMALL}
@@ -48,6 +50,23 @@ def files_to_topic(folder: Path) -> of.Flow:
     return flow
 
 
+def weaker(folder: Path, guarantee: Literal["at-least-once", "at-most-once"]) -> of.Flow:
+    """files -> topic, with a lower guarantee: acknowledged, or sent and forgotten."""
+    flow = of.Flow("weaker", guarantee=guarantee, **PER_FLOW)
+    flows.kept(flow, folder).append(topic(folder, "out"), key="event_id", name="out")
+    return flow
+
+
+def at_least_once(folder: Path) -> of.Flow:
+    """A repeated delivery may show."""
+    return weaker(folder, "at-least-once")
+
+
+def at_most_once(folder: Path) -> of.Flow:
+    """A delivery may be missing."""
+    return weaker(folder, "at-most-once")
+
+
 def judge_topic(folder: Path) -> Count:
     """Every kept row in the topic."""
     expected, count = flows._expect(folder)
@@ -68,3 +87,6 @@ SUBJECTS = {
     "topic-to-sqlite": Subject(build=topic_to_sqlite, arrive=topics.arrive, judge=judge_sqlite),
     "files-to-topic": Subject(build=files_to_topic, arrive=topics.arrive_out_only, judge=judge_topic),
 }
+
+AT_LEAST_ONCE = Subject(build=at_least_once, arrive=topics.arrive_out_only, judge=judge_topic, accept=may_repeat)
+AT_MOST_ONCE = Subject(build=at_most_once, arrive=topics.arrive_out_only, judge=judge_topic, accept=may_lose)

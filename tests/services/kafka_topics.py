@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.admin import KafkaAdminClient, NewPartitions, NewTopic
 
 from tests.crash import oracle
 from tests.crash.inputs import arrive as arrive_in_files
@@ -58,7 +58,7 @@ def arrive_out_only(folder: Path, life: int) -> bool:
     return arrive_in_files(folder, life)
 
 
-def produce(topic: str, values: list[bytes], keys: list[bytes | None] | None = None) -> None:
+def produce(topic: str, values: list[bytes], keys: Sequence[bytes | None] | None = None) -> None:
     """Write values, acknowledged."""
     producer = KafkaProducer(bootstrap_servers=address(), acks="all", linger_ms=5)
     sent = [producer.send(topic, value, key=keys[place] if keys else None) for place, value in enumerate(values)]
@@ -72,6 +72,20 @@ def delete_before(topic: str, partition: int, offset: int) -> None:
     """Lose the records before an offset, as retention does."""
     admin = KafkaAdminClient(bootstrap_servers=address())
     admin.delete_records({TopicPartition(topic, partition): offset})
+    admin.close()
+
+
+def delete_group(group: str) -> None:
+    """Lose a group with its offsets, as an administrator may."""
+    admin = KafkaAdminClient(bootstrap_servers=address())
+    admin.delete_groups([group])
+    admin.close()
+
+
+def add_partitions(topic: str, count: int) -> None:
+    """Have so many partitions from now on."""
+    admin = KafkaAdminClient(bootstrap_servers=address())
+    admin.create_partitions({topic: NewPartitions(count)})
     admin.close()
 
 

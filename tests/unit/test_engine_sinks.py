@@ -413,3 +413,53 @@ def test_at_most_once_gives_up_what_is_unknown_and_counts_it(bench: Bench, fault
     again = bench.open(bench.flow("a", weaker={"a": "at-most-once"}))
     assert again.conductor.given_up["a"] == 1
     again.stop()
+
+
+# ----------------------------------------------------------------------------------------------------------- forgetful
+
+
+class Forgetful(MemorySink):
+    """Its target forgets tokens that are not written for an hour."""
+
+    renew_every_seconds = 600.0
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.renewed = 0
+        self.fails = False
+
+    def renew(self) -> None:
+        self.renewed += 1
+        if self.fails:
+            raise OutcomeUnknown("nobody answered")
+
+
+def test_a_token_that_its_target_forgets_is_written_again_in_time(bench: Bench) -> None:
+    sink = Forgetful(bench.memory("a").name)
+    bench.feed(1)
+    run = bench.open(with_sinks(bench.flow("a").plan, {"a": sink}))
+    while run.step():
+        pass
+    assert sink.renewed == 0
+    for _ in range(6):
+        bench.clock.advance(601)
+        run.step()
+    assert sink.renewed == 6
+    sink.fails = True
+    bench.clock.advance(601)
+    bench.feed(1)
+    while run.step():
+        pass
+    run.drain()
+    assert sink.renewed == 7
+    assert bench.numbers("a") == [0, 1], "a failure of it stops nothing"
+
+
+def test_a_sink_without_a_token_is_not_asked_to_write_it_again(bench: Bench) -> None:
+    sink = Forgetful(bench.memory("a").name)
+    bench.feed(1)
+    run = bench.open(with_sinks(bench.flow("a", weaker={"a": "at-least-once"}).plan, {"a": sink}))
+    bench.clock.advance(601)
+    run.step()
+    run.drain()
+    assert sink.renewed == 0

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from onefold.protocols.endpoints import Endpoint, describe
 from onefold.protocols.formats import Decoded, Format, Misfits
-from onefold.protocols.sinks import Check, CheckResult, ReadBack, Sink, SinkPromise, TwoPhase
+from onefold.protocols.sinks import Check, CheckResult, ReadBack, Renewing, Sink, SinkPromise, TwoPhase
 from onefold.protocols.sources import Informed, Limit, Read, Reading, SeesTargets, Source, SourcePromise
 from onefold.protocols.storage import Clock, Journal, JournalRecord, Spool
 
 __all__ = [
     "Check", "CheckResult", "Clock", "Decoded", "Endpoint", "Format", "Informed", "Journal", "JournalRecord", "Limit",
-    "Misfits", "Read", "ReadBack", "Reading", "SeesTargets", "Sink", "SinkPromise", "Source", "SourcePromise", "Spool",
-    "TwoPhase", "describe",
+    "Misfits", "Read", "ReadBack", "Reading", "Renewing", "SeesTargets", "Sink", "SinkPromise", "Source",
+    "SourcePromise", "Spool", "TwoPhase", "describe",
 ]  # fmt: skip

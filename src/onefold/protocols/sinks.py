@@ -19,7 +19,7 @@ from onefold.types import (
     TokenMove,
 )
 
-__all__ = ["Check", "CheckResult", "ReadBack", "Sink", "SinkPromise", "TwoPhase"]
+__all__ = ["Check", "CheckResult", "ReadBack", "Renewing", "Sink", "SinkPromise", "TwoPhase"]
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,24 @@ class TwoPhase(Protocol):
 
     def abort(self, handle: Handle) -> None:
         """Remove one. Idempotent. If killed inside: it is there or not. Never touches a committed one."""
+        ...
+
+
+@runtime_checkable
+class Renewing(Protocol):
+    """A sink whose target forgets a token that is not written for a while."""
+
+    @property
+    def renew_every_seconds(self) -> float:
+        """How often the engine is to ask for it while the sink is open; much shorter than the target remembers."""
+        ...
+
+    def renew(self) -> None:
+        """Write the token again as it stands, on the delivery thread. May block. Before `open`: does nothing.
+
+        If killed inside: the token stands as it stood. An error leaves the sink closed: the next commit says so.
+        Raises SinkUnavailable, OutcomeUnknown, TokenRefused (a newer instance has opened the sink).
+        """
         ...
 
 

@@ -7,6 +7,7 @@ it; only then is the token read. Source: KIP-98, KIP-447.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,6 +61,9 @@ _SNAPSHOT_TRIES = 5
 TRANSACTION_SECONDS = 60.0
 """The transaction timeout unless the connection says otherwise. A delivery gets half of it."""
 
+RENEW_SECONDS = 3600.0
+"""How often the token is written again. Brokers forget offsets after offsets.retention.minutes: 7 days by default."""
+
 PAUSE_MS = 100
 
 _NOT_YET = ("NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS")
@@ -84,6 +88,7 @@ class KafkaSink(SpooledSink):
         self._clock = clock or SystemClock()
         self._producing: Producing | None = None
         self._token: Token | None = None
+        self._renewed_at = -math.inf
         self._owners: list[Sequence[str]] = []
 
     @property
@@ -125,8 +130,22 @@ class KafkaSink(SpooledSink):
                 with durable_step("kafka.fence"):
                     self._producing.begin(ANSWER_SECONDS)
                 self._token = self._read_token()
+                if self._clock.monotonic() - self._renewed_at >= RENEW_SECONDS:
+                    self._rewrite_token(self._producing)
                 return self._token
         return None
+
+    @property
+    def renew_every_seconds(self) -> float:
+        """An hour."""
+        return RENEW_SECONDS
+
+    def renew(self) -> None:
+        """Commit the token's offset again, in a transaction without rows; so does the first `open` of a process."""
+        if self._producing is None or self._clock.monotonic() - self._renewed_at < RENEW_SECONDS / 2:
+            return
+        with self._answers():
+            self._rewrite_token(self._producing)
 
     def commit(self, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
         """With a move: rows and token in one transaction. Without: rows, acknowledged, or sent and forgotten."""
@@ -156,7 +175,7 @@ class KafkaSink(SpooledSink):
         except TimeoutError as error:
             self._throw_away(producing)
             raise OutcomeUnknown(f"{self._label} took too long.", sink=self.binding.sink) from error
-        self._token = move.new
+        self._token, self._renewed_at = move.new, began
         if producing.is_suspect:
             self.close()
 
@@ -234,6 +253,14 @@ class KafkaSink(SpooledSink):
             self._owners.append(self._owner)
             found[owners_group(self._topic)] = (self._topic, 0, 0, owners_to_metadata(self._owners))
         return found
+
+    def _rewrite_token(self, producing: Producing) -> None:
+        """Whether it lands or not, the token stands as it stood."""
+        if self._token is not None:
+            producing.transact()
+            with durable_step("kafka.renew"):
+                producing.finish(self._offsets(self._token), ANSWER_SECONDS)
+            self._renewed_at = self._clock.monotonic()
 
     def _offset_of(self, group: str) -> tuple[int, bytes]:
         """Committed only: of a transaction that is not decided yet the broker says so, and we wait."""

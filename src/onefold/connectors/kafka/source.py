@@ -278,7 +278,7 @@ class KafkaSource:
         check(cluster is not None, "a source is opened before it is read")
         first, last = (cluster.offsets([one], at)[one][0] for at in ("earliest", "latest"))  # type: ignore[union-attr]
         if not first <= place.at <= last:
-            raise self._gone(one, place, f"offsets {first} to {last}")
+            raise self._gone(one, place, first, last)
 
     def _demand_same_topic(self, one: TopicPartition, place: Place) -> None:
         topic = self._known.get(one.topic)
@@ -301,19 +301,26 @@ class KafkaSource:
 
     def lost(self, one: TopicPartition, place: Place, fault: Any) -> SourceError:
         """The error of a position that the log does not hold any more."""
-        cluster = self._cluster
-        bounds = "unknown"
+        first = last = None
         with contextlib.suppress(SourceError):
-            if cluster is not None:
-                first, last = (cluster.offsets([one], at)[one][0] for at in ("earliest", "latest"))
-                bounds = f"offsets {first} to {last}"
-        return self._gone(one, place, f"{bounds}; {fault.text}")
+            if self._cluster is not None:
+                first, last = (self._cluster.offsets([one], at)[one][0] for at in ("earliest", "latest"))
+        return self._gone(one, place, first, last, fault.text)
 
-    def _gone(self, one: TopicPartition, place: Place, found: str) -> InputLost:
+    def _gone(
+        self, one: TopicPartition, place: Place, first: int | None, last: int | None, said: str = ""
+    ) -> InputLost:
+        if first is not None and place.at < first:
+            what = f"offsets {place.at} to {first - 1} are gone before they were processed"
+        elif last is not None and place.at > last:
+            what = f"offsets {last} to {place.at - 1} were processed, and are gone from the log"
+        else:
+            what = f"what was before offset {place.at} is not what was processed"
+        held = "unknown" if first is None else f"offsets {first} to {last}, the last excluded"
         return InputLost(
-            f"{self._label}: records that were not processed yet are gone.",
+            f"{self._label}: {what}.",
             partition=str(one),
-            found=found,
+            found=f"{held}; {said}" if said else held,
             expected=f"offset {place.at}, leader epoch {place.epoch}",
             next_step="Restore the topic; or accept the loss: `onefold reset` the flow, or name the read anew.",
         )

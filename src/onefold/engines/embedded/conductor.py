@@ -67,6 +67,13 @@ class Broken:
     error: BaseException
 
 
+@dataclass(frozen=True)
+class RenewDue:
+    """A sink's token is to be written again, lest its target forgets it. The protocol does not know of it."""
+
+    sink: str
+
+
 class Conductor:
     """One instance of one flow, from opening to drained, stopped or halted."""
 
@@ -83,11 +90,12 @@ class Conductor:
         self._clock = clock
         self._trace = trace or _ignore
         self._inbox: queue.SimpleQueue[Event | Broken | Forgotten | None] = queue.SimpleQueue()
-        self._timers: list[tuple[float, int, Event]] = []
+        self._timers: list[tuple[float, int, Event | RenewDue]] = []
         self._timer_count = 0
         self._draft: Draft | None = None
         self._sealing = SealingLane(opened, clock, post=self._inbox.put, note=self._note)
         self._sinks = SinkLanes(opened, post=self._inbox.put, note=self._note)
+        self._renew_every = self._sinks.renew_every()
 
     @property
     def totals(self) -> Mapping[str, Any]:
@@ -108,6 +116,8 @@ class Conductor:
         settings = self.opened.plan.settings
         self._later(settings.fence_every_seconds, FenceDue())
         self._later(settings.settle_every_seconds, SettleDue())
+        for sink, seconds in self._renew_every.items():
+            self._later(seconds, RenewDue(sink))
 
     def offer(self, draft: Draft) -> None:
         """Give the core a computed epoch; only while core.can_offer."""
@@ -239,7 +249,7 @@ class Conductor:
         self.waiting_sinks[sink] = error
         self._later(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (failures - 1)), RetryDue(sink))
 
-    def _later(self, seconds: float, event: Event) -> None:
+    def _later(self, seconds: float, event: Event | RenewDue) -> None:
         self._timer_count += 1
         heapq.heappush(self._timers, (self._clock.monotonic() + seconds, self._timer_count, event))
 
@@ -248,12 +258,16 @@ class Conductor:
         settings = self.opened.plan.settings
         while self._timers and self._timers[0][0] <= self._clock.monotonic():
             _, _, event = heapq.heappop(self._timers)
+            ran = True
+            if isinstance(event, RenewDue):
+                self._later(self._renew_every[event.sink], event)
+                self._on_sink(event.sink, self._sinks.renew, event.sink)
+                continue
             if isinstance(event, FenceDue):
                 self._later(settings.fence_every_seconds, event)
             elif isinstance(event, SettleDue):
                 self._later(settings.settle_every_seconds, event)
             self._tell(event)
-            ran = True
         return ran
 
     def _tell_sources(self, ends: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,12 +13,13 @@ from onefold.errors import (
     OnefoldError,
     OutcomeUnknown,
     RowsRefused,
+    SinkError,
     SinkUnavailable,
     StateError,
     TokenRefused,
     check,
 )
-from onefold.protocols import TwoPhase
+from onefold.protocols import Renewing, TwoPhase
 from onefold.steps import (
     AbortHandle,
     CommitFailed,
@@ -34,6 +36,8 @@ from onefold.steps import (
 from onefold.types import Binding, Guarantee, Receipt, Token
 
 __all__ = ["SinkLanes"]
+
+LOG = logging.getLogger("onefold")
 
 
 class SinkLanes:
@@ -100,6 +104,23 @@ class SinkLanes:
             event = CommitUnknown(step.sink, OutcomeUnknown(found=repr(error), sink=step.sink))
         self._note_commit(step, event)
         self._post(event)
+
+    def renew_every(self) -> dict[str, float]:
+        """Seconds by sink, of those whose target forgets tokens."""
+        return {
+            name: output.sink.renew_every_seconds
+            for name, output in self.opened.outputs.items()
+            if isinstance(output.sink, Renewing) and output.guarantee is Guarantee.EXACTLY_ONCE
+        }
+
+    def renew(self, name: str) -> None:
+        """Have the token written again. A failure is told; the next commit finds the sink closed and opens it."""
+        sink = self.opened.outputs[name].sink
+        if isinstance(sink, Renewing):
+            try:
+                sink.renew()
+            except SinkError as error:
+                LOG.warning("sink %s: its token was not written again: %s", name, error)
 
     def abort(self, step: AbortHandle) -> None:
         """Remove a handle, or what this instance prepared there for the epoch that is given up.

@@ -1,0 +1,183 @@
+"""What others do to a flow's topics, offsets and groups: it goes on rightly, or stops and says what is missing."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kafka import KafkaConsumer
+
+import onefold as of
+from onefold import disk
+from onefold.connectors.kafka import sink as kafka_sink
+from onefold.connectors.kafka.token import group_of
+from onefold.errors import InputLost, SinkRestored
+from services.kafka import Broker
+from tests.services import kafka_topics as topics
+
+pytestmark = pytest.mark.crash
+
+SCHEMA = {"id": "BIGINT"}
+
+
+def bridge(folder: Path, **options: str) -> of.Flow:
+    """topic in -> topic out."""
+    cluster = of.kafka("${ONEFOLD_KAFKA}", options=options)
+    flow = of.Flow("losses", epoch_rows=10)
+    events = flow.read(cluster.topic(topics.name_in(folder, "in")), schema=SCHEMA, format="json", name="in")
+    events.append(cluster.topic(topics.name_in(folder, "out")), key="id", name="out")
+    return flow
+
+
+def feed(folder: Path, numbers: range) -> None:
+    topics.produce(topics.name_in(folder, "in"), [json.dumps({"id": number}).encode() for number in numbers])
+
+
+def found(folder: Path) -> Counter[int]:
+    return Counter(json.loads(record.value)["id"] for record in topics.records(topics.name_in(folder, "out")))
+
+
+def made(folder: Path, partitions: int = 1) -> None:
+    topics.make({topics.name_in(folder, "in"): partitions, topics.name_in(folder, "out"): 2})
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_token_that_was_deleted_is_missed(tmp_path: Path) -> None:
+    made(tmp_path)
+    feed(tmp_path, range(20))
+    bridge(tmp_path).run(state=tmp_path / "state")
+    topics.delete_group(group_of("losses", "0", "out"))
+    feed(tmp_path, range(20, 30))
+    with pytest.raises(SinkRestored) as caught:
+        bridge(tmp_path).run(state=tmp_path / "state")
+    assert caught.value.where["sink"] == "out"
+    assert found(tmp_path) == Counter(range(20)), "and nothing was written"
+
+
+@pytest.mark.usefixtures("cluster")
+def test_records_deleted_before_they_were_read_are_named(tmp_path: Path) -> None:
+    made(tmp_path)
+    feed(tmp_path, range(20))
+    bridge(tmp_path).run(state=tmp_path / "state")
+    feed(tmp_path, range(20, 40))
+    topics.delete_before(topics.name_in(tmp_path, "in"), 0, 33)
+    with pytest.raises(InputLost) as caught:
+        bridge(tmp_path).run(state=tmp_path / "state")
+    assert "offsets 20 to 32" in str(caught.value)
+    assert "onefold reset" in caught.value.next_step
+    assert found(tmp_path) == Counter(range(20))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_records_deleted_behind_the_position_do_not_matter(tmp_path: Path) -> None:
+    made(tmp_path)
+    feed(tmp_path, range(20))
+    bridge(tmp_path).run(state=tmp_path / "state")
+    feed(tmp_path, range(20, 40))
+    topics.delete_before(topics.name_in(tmp_path, "in"), 0, 20)
+    bridge(tmp_path).run(state=tmp_path / "state")
+    assert found(tmp_path) == Counter(range(40))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_partitions_that_are_added_while_it_runs_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onefold.connectors.kafka.source.REFRESH_SECONDS", 0.2)
+    made(tmp_path)
+    feed(tmp_path, range(10))
+    with bridge(tmp_path).start(state=tmp_path / "state") as run:
+        topics.add_partitions(topics.name_in(tmp_path, "in"), 4)
+        lines = [json.dumps({"id": number}).encode() for number in range(10, 50)]
+        topics.produce(topics.name_in(tmp_path, "in"), lines, [str(number).encode() for number in range(10, 50)])
+        deadline = time.monotonic() + 30
+        while len(found(tmp_path)) < 50 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert run.is_running
+    assert found(tmp_path) == Counter(range(50))
+    assert len({record.partition for record in topics.records(topics.name_in(tmp_path, "in"))}) > 1
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("group", ["onefold", "somebody-else"])
+def test_groups_of_others_that_rebalance_change_nothing(group: str, tmp_path: Path) -> None:
+    """Not even when they use the group whose offsets we commit for lag tools."""
+    made(tmp_path, partitions=3)
+    stopping = threading.Event()
+    foreign = threading.Thread(target=_join_and_leave, args=(topics.name_in(tmp_path, "in"), group, stopping))
+    foreign.start()
+    try:
+        with bridge(tmp_path).start(state=tmp_path / "state") as run:
+            for first in range(0, 100, 10):
+                keys = [str(number).encode() for number in range(first, first + 10)]
+                lines = [json.dumps({"id": number}).encode() for number in range(first, first + 10)]
+                topics.produce(topics.name_in(tmp_path, "in"), lines, keys)
+                time.sleep(0.3)
+            assert run.is_running
+    finally:
+        stopping.set()
+        foreign.join()
+    bridge(tmp_path).run(state=tmp_path / "state")
+    assert found(tmp_path) == Counter(range(100))
+
+
+def _join_and_leave(topic: str, group: str, stopping: threading.Event) -> None:
+    while not stopping.is_set():
+        consumer = KafkaConsumer(topic, bootstrap_servers=topics.address(), group_id=group, auto_offset_reset="latest")
+        consumer.poll(timeout_ms=500)
+        consumer.close()
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("step", ["before kafka.send", "after kafka.send", "before kafka.commit"])
+def test_a_delivery_that_outlives_the_transaction_is_done_again(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker aborts what is open for longer than transaction.timeout.ms."""
+    made(tmp_path)
+    feed(tmp_path, range(30))
+    when, name = step.split(" ", 1)
+    slept: list[str] = []
+
+    def sleep_once(what: str, moment: str) -> None:
+        if (moment, what) == (when, name) and not slept:
+            slept.append(what)
+            time.sleep(4)
+
+    monkeypatch.setattr(disk, "observer", sleep_once)
+    bridge(tmp_path, **{"transaction.timeout.ms": "1500"}).run(state=tmp_path / "state")
+    assert slept
+    assert found(tmp_path) == Counter(range(30))
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    """A broker that forgets the offsets of idle groups after a minute."""
+    settings = {"offsets.retention.minutes": "1", "offsets.retention.check.interval.ms": "1000"}
+    with Broker(settings) as broker:
+        monkeypatch.setenv(topics.VARIABLE, broker.address)
+        yield broker
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("forgetful")
+@pytest.mark.parametrize("is_renewed", [True, False])
+def test_a_token_outlives_the_brokers_memory_while_the_flow_stands_idle(
+    is_renewed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: without writing it again it is gone, and that is noticed."""
+    monkeypatch.setattr(kafka_sink, "RENEW_SECONDS", 20.0 if is_renewed else 3600.0)
+    made(tmp_path)
+    feed(tmp_path, range(10))
+    with bridge(tmp_path).start(state=tmp_path / "state"):
+        time.sleep(100)
+    feed(tmp_path, range(10, 20))
+    if not is_renewed:
+        with pytest.raises(SinkRestored):
+            bridge(tmp_path).run(state=tmp_path / "state")
+        return
+    bridge(tmp_path).run(state=tmp_path / "state")
+    assert found(tmp_path) == Counter(range(20))
