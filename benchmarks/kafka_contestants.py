@@ -16,9 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-EPOCH_SECONDS = 0.02
-"""For latency: how long an epoch waits for more."""
-
 
 @dataclass(frozen=True)
 class Contestant:
@@ -74,8 +71,7 @@ def onefold(guarantee: str) -> Callable[[str, str, str, int, str], None]:
         import onefold as of
         from benchmarks.events import SCHEMA
 
-        settings = {} if events else {"epoch_seconds": EPOCH_SECONDS}
-        flow = of.Flow("bench", guarantee=guarantee, **settings)
+        flow = of.Flow("bench", guarantee=guarantee)
         cluster = of.kafka(brokers)
         schema = SCHEMA if events else {"event_id": "VARCHAR", "sent": "BIGINT", "note": "VARCHAR"}
         rows = flow.read(cluster.topic(source), schema=schema, format="json", name="in")

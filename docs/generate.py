@@ -98,7 +98,7 @@ values may stand in single quotes (taken as they are) or double quotes (with `\\
 MEANINGS = {
     "epoch_bytes": "input bytes of an epoch, at most",
     "epoch_rows": "input rows of an epoch, at most",
-    "epoch_seconds": "how long a run that follows waits for input before it looks again",
+    "epoch_seconds": "how long an epoch gathers input after its first rows, unless it is full",
     "deliver_bytes": "bytes of sealed epochs that are delivered together, at most",
     "spool_quota_bytes": "bytes sealed but not delivered, before sealing stops",
     "keep_settled_seconds": "how long rows that every sink has are kept, for a sink that is restored; `keep_settled`",

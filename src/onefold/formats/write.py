@@ -7,6 +7,8 @@ text, JSON as it is. NaN and the infinities, which JSON does not have, are the s
 
 from __future__ import annotations
 
+import functools
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -42,6 +44,7 @@ def _objects(rows: pa.Table | pa.RecordBatch, end: str) -> pa.ChunkedArray:
     return found
 
 
+@functools.lru_cache(1024)
 def _key(name: str, *, first: bool) -> str:
     quoted = connection().execute("SELECT CAST(to_json(?::VARCHAR) AS VARCHAR)", [name]).fetchall()[0][0]
     return ("{" if first else ",") + f"{quoted}:"

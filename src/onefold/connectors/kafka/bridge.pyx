@@ -373,7 +373,7 @@ cdef class Partition:
             self._first = self._count = 0
             with nogil:
                 got = rd_kafka_consume_batch_queue(self._queue, 0, self._held, HELD_MESSAGES)
-            self._count = max(got, 0)
+            self._count = self._without_passed_ends(max(got, 0))
         last = self._first
         while last < self._count and last - self._first < rows and (size < size_bytes or last == self._first):
             message = self._held[last]
@@ -386,6 +386,17 @@ cdef class Partition:
             end, fault = self._ended()
             return columns, end, fault
         return columns, None, None
+
+    cdef Py_ssize_t _without_passed_ends(self, Py_ssize_t got) noexcept:
+        """Drop the ends that were ends no more when the next message came: one stands after every small fetch."""
+        cdef Py_ssize_t place, kept = 0
+        for place in range(got):
+            if self._held[place].err == OF_PARTITION_EOF and place + 1 < got:
+                rd_kafka_message_destroy(self._held[place])
+            else:
+                self._held[kept] = self._held[place]
+                kept += 1
+        return kept
 
     cdef _ended(self):
         cdef rd_kafka_message_t *message = self._held[self._first]
@@ -573,6 +584,11 @@ cdef class Producer(Client):
     def outstanding(self):
         """Messages in the queue or on their way."""
         return rd_kafka_outq_len(self._rk) if self._rk != NULL else 0
+
+    def flush(self, int timeout_ms):
+        """Have what is in the queue sent now, without lingering for more. Waits until all was polled, at most so long."""
+        with nogil:
+            rd_kafka_flush(self._rk, timeout_ms)
 
     def release(self):
         """Let go of the buffers of batches that were delivered. Nothing may be outstanding."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from onefold.connectors.kafka.connection import Connection
 from onefold.errors import OnefoldError, SinkUnavailable, SourceUnavailable
 
-__all__ = ["Cluster", "TopicPartition", "Topic"]
+__all__ = ["Cluster", "Ends", "TopicPartition", "Topic"]
 
 ANSWER_SECONDS = 10.0
 _REFUSALS = (
@@ -44,6 +44,22 @@ class TopicPartition:
         return TopicPartition(topic, int(number))
 
 
+class Ends:
+    """A question that is under way: where partitions end."""
+
+    def __init__(self, cluster: Cluster, answers: Mapping[TopicPartition, Any]) -> None:
+        self._cluster = cluster
+        self._answers = answers
+
+    def is_answered(self) -> bool:
+        """Whether `offsets` waits no more."""
+        return all(answer.done() for answer in self._answers.values())
+
+    def offsets(self) -> dict[TopicPartition, int]:
+        """End by partition. Raises SinkUnavailable or SourceUnavailable."""
+        return {one: self._cluster.offset_of(answer)[0] for one, answer in self._answers.items()}
+
+
 class Cluster:
     """Answers questions. error: what to raise when nobody answers, SourceUnavailable or SinkUnavailable."""
 
@@ -73,26 +89,34 @@ class Cluster:
     def offsets(self, partitions: Iterable[TopicPartition], at: str | int) -> dict[TopicPartition, tuple[int, int]]:
         """(offset, leader epoch) by partition. at: "earliest", "latest", or milliseconds since 1970: the first record
         with that time or later, else the end. Epoch -1: not known."""
+        wanted = list(partitions)
+        if not wanted:
+            return {}
+        found = {one: self.offset_of(answer) for one, answer in self._ask_offsets(wanted, at).items()}
+        behind = [one for one in wanted if found[one][0] < 0]  # no record is as young as that
+        return found | (self.offsets(behind, "latest") if behind else {})
+
+    def ask_ends(self, partitions: Iterable[TopicPartition]) -> Ends:
+        """Where partitions end now, without waiting for the answer."""
+        return Ends(self, self._ask_offsets(list(partitions), "latest"))
+
+    def _ask_offsets(self, wanted: Sequence[TopicPartition], at: str | int) -> dict[TopicPartition, Any]:
         from confluent_kafka import IsolationLevel
         from confluent_kafka import TopicPartition as Named
         from confluent_kafka.admin import OffsetSpec
 
-        wanted = list(partitions)
-        if not wanted:
-            return {}
         specs = {"earliest": OffsetSpec.earliest, "latest": OffsetSpec.latest}
         spec = specs[at]() if isinstance(at, str) else OffsetSpec.for_timestamp(at)
         asked = {Named(one.topic, one.number): spec for one in wanted}
         answers = self._admin.list_offsets(
             asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_SECONDS
         )
-        found = {}
-        for named, answer in answers.items():
-            about = self._answer(answer)
-            epoch = about.leader_epoch if about.leader_epoch is not None else -1
-            found[TopicPartition(named.topic, named.partition)] = (about.offset, epoch)
-        behind = [one for one in wanted if found[one][0] < 0]  # no record is as young as that
-        return found | (self.offsets(behind, "latest") if behind else {})
+        return {TopicPartition(named.topic, named.partition): answer for named, answer in answers.items()}
+
+    def offset_of(self, answer: Any) -> tuple[int, int]:
+        """(offset, leader epoch) of one answer. Raises SinkUnavailable or SourceUnavailable."""
+        about = self._answer(answer)
+        return about.offset, about.leader_epoch if about.leader_epoch is not None else -1
 
     def _matching(self, names: Sequence[str]) -> list[str]:
         patterns = [re.compile(name) for name in names if name.startswith("^")]

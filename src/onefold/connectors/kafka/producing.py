@@ -46,6 +46,7 @@ class Producing:
             row = self._producer.produce(topic, values, keys, first=row)
             self._listen(0 if row == len(values) else POLL_MS)
             self._demand_in_time(deadline)
+        self._producer.flush(1)  # it waits for no more rows
         while self._producer.outstanding():
             self._listen(POLL_MS)
             self._demand_in_time(deadline)

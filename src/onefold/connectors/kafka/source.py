@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from onefold.clock import SystemClock
-from onefold.connectors.kafka.cluster import Cluster, Topic, TopicPartition
+from onefold.connectors.kafka.cluster import Cluster, Ends, Topic, TopicPartition
 from onefold.connectors.kafka.connection import Connection
 from onefold.connectors.kafka.lane import Lane
 from onefold.connectors.kafka.library import bridge
@@ -34,7 +34,10 @@ __all__ = ["KafkaSource", "Topics"]
 LOG = logging.getLogger("onefold")
 
 FRESH_SECONDS = 0.05
-"""How old the ends of partitions may be when a read says that nothing more is there."""
+"""How often the ends of partitions are asked for while some have nothing to give."""
+
+STALE_SECONDS = 0.5
+"""An older answer is none."""
 
 REFRESH_SECONDS = 5.0
 """How often new partitions and topics are looked for."""
@@ -82,7 +85,8 @@ class KafkaSource:
         self._is_new = True
         self._looked_at = 0.0
         self._ends: dict[TopicPartition, int] = {}
-        self._asked_at = 0.0
+        self._asked: Ends | None = None
+        self._asked_at = self._ends_at = -math.inf
         self._wake: tuple[int, int] | None = None
         self._lock = threading.Lock()
 
@@ -263,15 +267,15 @@ class KafkaSource:
         return lane
 
     def _end_of(self, one: TopicPartition) -> float:
-        """Where the partition ends now. Asked for all that are being read at once; nowhere when nobody answers."""
+        """Where the partition ended a moment ago; nowhere when nobody answered lately. Asking does not wait."""
         now = self._clock.monotonic()
-        if one not in self._ends or now - self._asked_at > FRESH_SECONDS:
-            self._ends, self._asked_at = {}, now
+        if self._asked is not None and self._asked.is_answered():
+            asked, self._asked = self._asked, None
             with contextlib.suppress(SourceUnavailable):
-                if self._cluster is not None:
-                    found = self._cluster.offsets(self._lanes, "latest")
-                    self._ends = {other: offset for other, (offset, _) in found.items()}
-        return self._ends.get(one, math.inf)
+                self._ends, self._ends_at = asked.offsets(), self._asked_at
+        if self._asked is None and now - self._asked_at > FRESH_SECONDS and self._cluster is not None:
+            self._asked, self._asked_at = self._cluster.ask_ends(self._lanes), now
+        return self._ends.get(one, math.inf) if now - self._ends_at < STALE_SECONDS else math.inf
 
     def _demand_in_log(self, one: TopicPartition, place: Place) -> None:
         cluster = self._cluster

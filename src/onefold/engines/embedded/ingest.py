@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -16,6 +16,12 @@ from onefold.types import EpochNumber, PartitionId, Position
 
 __all__ = ["Ingest"]
 
+DECODE_BYTES = 1 << 20
+"""Small reads of one partition are decoded together, up to so much at once."""
+
+BACKLOG_BYTES = 64 << 10
+"""A read that gives less has taken all that was there: another one would only find what has come meanwhile."""
+
 Name = TypeVar("Name", bound=str)
 Ends = dict[str, dict[PartitionId, Position]]
 
@@ -25,11 +31,13 @@ class _Gathered:
     parts: dict[str, list[DecodedPart]] = field(default_factory=dict)
     remember: dict[str, list[pa.RecordBatch]] = field(default_factory=dict)
     partitions: dict[str, tuple[PartitionId, ...]] = field(default_factory=dict)
+    undecoded: dict[tuple[str, PartitionId], list[pa.RecordBatch]] = field(default_factory=dict)
     size_bytes: int = 0
     rows: int = 0
     has_moved: bool = False
     is_idle: bool = True
     wait_seconds: float = 0.0
+    least_bytes: int = 0
 
 
 class Ingest:
@@ -54,18 +62,27 @@ class Ingest:
         for reader in self._pipeline.readers.values():
             reader.node.source.close()
 
-    def next(self, wait_seconds: float) -> EpochInput | None:
+    def next(self, wait_seconds: float, more: Callable[[bool], bool] | None = None) -> EpochInput | None:
         """The next epoch's input, or None when nothing came within wait_seconds. Raises SourceError.
 
-        An epoch takes what is there, up to epoch_bytes and epoch_rows: small when idle, large when behind.
+        An epoch takes what is there, up to epoch_bytes and epoch_rows: small when idle, large when behind. more: asked
+        when there is something and room is left, with whether the sources are idle: waits a little and says whether to
+        look again.
         """
         gathered = _Gathered()
         gathered.wait_seconds = wait_seconds
-        for name in self._in_turn(list(self._pipeline.readers)):
-            self._read(name, self._pipeline.readers[name].node, gathered)
+        gathered.least_bytes = BACKLOG_BYTES if more is not None else 0
+        while True:
+            gathered.is_idle = True
+            for name in self._in_turn(list(self._pipeline.readers)):
+                self._read(name, self._pipeline.readers[name].node, gathered)
+            if more is None or not gathered.has_moved or self._is_full(gathered) or not more(gathered.is_idle):
+                break
         self.is_idle = gathered.is_idle and not gathered.has_moved
         if not gathered.has_moved:
             return None
+        for name, partition in list(gathered.undecoded):
+            self._decode(name, partition, gathered)
         number = self._next
         self._next = EpochNumber(number + 1)
         ends = {name: dict(marks) for name, marks in self._ends.items()}
@@ -95,7 +112,7 @@ class Ingest:
         gathered.partitions[name] = tuple(listed)
         for partition in self._in_turn(list(listed)):
             start = marks.get(partition, listed[partition][0])
-            while gathered.size_bytes < self._settings.epoch_bytes and gathered.rows < self._settings.epoch_rows:
+            while not self._is_full(gathered):
                 limit = Limit(
                     rows=self._settings.epoch_rows - gathered.rows,
                     size_bytes=self._settings.epoch_bytes - gathered.size_bytes,
@@ -103,17 +120,27 @@ class Ingest:
                 read = node.source.read(partition, start, limit, 0.0 if gathered.has_moved else gathered.wait_seconds)
                 gathered.wait_seconds = 0.0  # the first partition alone waits, so that none waits behind another
                 batches = [batch for batch in read.batches if batch.num_rows]
+                size = sum(batch.nbytes for batch in batches)
                 if read.remember is not None:
                     gathered.remember.setdefault(name, []).append(read.remember)
                 gathered.has_moved |= read.next != start or read.remember is not None
                 marks[partition] = start = read.next
                 if batches:
-                    gathered.size_bytes += sum(batch.nbytes for batch in batches)
+                    gathered.size_bytes += size
                     gathered.rows += sum(batch.num_rows for batch in batches)
-                    reader = self._pipeline.readers[name]
-                    gathered.parts.setdefault(name, []).append(reader.decode(partition, batches))
-                if read.is_idle or not batches:
+                    waiting = gathered.undecoded.setdefault((name, partition), [])
+                    waiting += batches
+                    if sum(batch.nbytes for batch in waiting) >= DECODE_BYTES:
+                        self._decode(name, partition, gathered)
+                if read.is_idle or not batches or size < gathered.least_bytes:
                     gathered.is_idle &= read.is_idle
                     break
             else:
                 gathered.is_idle = False
+
+    def _is_full(self, gathered: _Gathered) -> bool:
+        return gathered.size_bytes >= self._settings.epoch_bytes or gathered.rows >= self._settings.epoch_rows
+
+    def _decode(self, name: str, partition: PartitionId, gathered: _Gathered) -> None:
+        batches = gathered.undecoded.pop((name, partition))
+        gathered.parts.setdefault(name, []).append(self._pipeline.readers[name].decode(partition, batches))

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +38,12 @@ READ_AHEAD_EPOCHS = 2
 """Epochs that wait between reading and computing, and between computing and sealing: bounded memory."""
 
 POLL_SECONDS = 0.1
+
+IDLE_SECONDS = 0.2
+"""How long a read waits for input before the run looks elsewhere."""
+
+ROUND_SECONDS = 0.01
+"""How often an epoch that gathers looks at its sources."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +223,8 @@ class Run:
                 if self._conductor.core.undelivered_bytes() > settings.spool_quota_bytes:
                     self._stopping.wait(POLL_SECONDS)
                     continue
-                epoch = self._ingest.next(0.0 if self._until and self._ingest.is_idle else settings.epoch_seconds)
+                wait = 0.0 if self._until and self._ingest.is_idle else IDLE_SECONDS
+                epoch = self._ingest.next(wait, self._gathering(settings.epoch_seconds))
                 self._is_caught_up = epoch is None
                 if epoch is not None:
                     self._put(self._to_compute, epoch)
@@ -227,6 +234,20 @@ class Run:
                 self._put(self._to_compute, self._ingest.closing())
         finally:
             self._ingest.close()
+
+    def _gathering(self, seconds: float) -> Callable[[bool], bool]:
+        """Says, from its first call on, for so long that an epoch goes on gathering; in between it sleeps a little."""
+        end: float | None = None
+
+        def more(is_idle: bool) -> bool:
+            nonlocal end
+            now = self._clock.monotonic()
+            end = now + seconds if end is None else end
+            if now >= end or (is_idle and self._until == "drained"):
+                return False
+            return not self._stopping.wait(min(end - now, ROUND_SECONDS))
+
+        return more
 
     def _compute(self) -> None:
         while (epoch := self._next_input()) is not None:
