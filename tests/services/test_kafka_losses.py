@@ -47,6 +47,16 @@ def made(folder: Path, partitions: int = 1) -> None:
 
 
 @pytest.mark.usefixtures("cluster")
+def test_a_preview_waits_for_the_first_rows(tmp_path: Path) -> None:
+    made(tmp_path)
+    cluster = of.kafka("${ONEFOLD_KAFKA}")
+    rows = of.Flow("look").read(cluster.topic(topics.name_in(tmp_path, "in")), schema=SCHEMA, format="json")
+    assert rows.preview(5).num_rows == 0
+    feed(tmp_path, range(20))
+    assert rows.preview(5).column("id").to_pylist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_token_that_was_deleted_is_missed(tmp_path: Path) -> None:
     made(tmp_path)
     feed(tmp_path, range(20))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from onefold.clock import SystemClock
 from onefold.engines.embedded.ingest import Ingest
 from onefold.engines.embedded.pipeline import Pipeline
 from onefold.plan import Node, Plan
@@ -16,6 +17,11 @@ __all__ = ["preview"]
 READ_ROWS = 10_000
 """How many rows are read at most to find the ones to show."""
 
+MOST_SECONDS = 10.0
+"""How long a source may take for the first rows."""
+
+POLL_SECONDS = 0.2
+
 
 def preview(plan: Plan, node: str, rows: int) -> pa.Table:
     """Up to `rows` rows of what the node emits for the first input; open windows are shown as they would stand.
@@ -25,9 +31,13 @@ def preview(plan: Plan, node: str, rows: int) -> pa.Table:
     settings = replace(plan.settings, epoch_rows=READ_ROWS, max_dead=1.0)
     pipeline = Pipeline(replace(plan, settings=settings, nodes=_through(plan, node), outputs=()), bytes(16))
     ingest = Ingest(pipeline, {}, EpochNumber(1))
+    clock = SystemClock()
+    deadline = clock.monotonic() + MOST_SECONDS
     ingest.open()
     try:
         epoch = ingest.next(0.0)
+        while epoch is None and not ingest.is_idle and clock.monotonic() < deadline:
+            epoch = ingest.next(POLL_SECONDS)
     finally:
         ingest.close()
     if epoch is None:
