@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,23 @@ def test_a_preview_waits_for_the_first_rows(tmp_path: Path) -> None:
     assert rows.preview(5).num_rows == 0
     feed(tmp_path, range(20))
     assert rows.preview(5).column("id").to_pylist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_kafka_says_of_a_record_can_be_kept(tmp_path: Path) -> None:
+    made(tmp_path)
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    topics.produce(topics.name_in(tmp_path, "in"), [b'{"id": 1}', b'{"id": 2}'], [b"one", None])
+    cluster, meta = of.kafka("${ONEFOLD_KAFKA}"), ["_topic", "_partition", "_offset", "_timestamp", "_key", "_headers"]
+    read = of.Flow("meta").read(cluster.topic(topics.name_in(tmp_path, "in")), schema=SCHEMA, format="json", meta=meta)
+    rows = read.preview(5).to_pylist()
+    assert [(row["id"], row["_partition"], row["_offset"], row["_key"]) for row in rows] == [
+        (1, 0, 0, b"one"),
+        (2, 0, 1, None),
+    ]
+    assert all(before <= row["_timestamp"] <= datetime.now(UTC) for row in rows)
+    assert {row["_topic"] for row in rows} == {topics.name_in(tmp_path, "in")}
+    assert [row["_headers"] for row in rows] == [[], []]
 
 
 @pytest.mark.usefixtures("cluster")

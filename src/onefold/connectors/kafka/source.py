@@ -48,7 +48,7 @@ _META = pa.schema(
         ("_topic", pa.string()),
         ("_partition", pa.int32()),
         ("_offset", pa.int64()),
-        ("_timestamp", pa.timestamp("ms", "UTC")),
+        ("_timestamp", pa.timestamp("us", "UTC")),
         ("_key", pa.large_binary()),
         ("_headers", _HEADERS),
     ]
@@ -339,7 +339,7 @@ class KafkaSource:
         if "_partition" in self._wanted:
             columns["_partition"] = pa.array(np.full(count, one.number, np.int32))
         columns["_offset"] = pa.array(offsets)
-        columns["_timestamp"] = pa.array(times, mask=times < 0).cast(pa.timestamp("ms", "UTC"))
+        columns["_timestamp"] = pa.array(times * 1000, mask=times < 0).cast(_META.field("_timestamp").type)
         columns["_key"] = keys
         if headers is not None:
             rows = [[{"name": name, "value": value} for name, value in row] for row in headers]
