@@ -336,6 +336,9 @@ class KafkaSink(SpooledSink):
         except bridge().KafkaFault as error:
             self.close()
             raise self._open_error(error.name, error.text) from error
+        except TimeoutError as error:
+            self.close()
+            raise self._open_error("_TIMED_OUT", str(error)) from error
         except BaseException:
             self.close()
             raise
