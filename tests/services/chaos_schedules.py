@@ -45,6 +45,14 @@ ACTS = (
 )
 
 
+LATER = (
+    *(f"strand request EndTxn#{count} until request TxnOffsetCommit#1" for count in range(4, 9)),
+    *(f"strand request TxnOffsetCommit#{count} until request EndTxn#2" for count in range(5, 10)),
+)
+"""Into the next transaction from the later deliveries, and from the transaction in which a new process writes the token
+again."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One schedule: faults, then maybe a kill. str() and `parse` are each other's inverse."""
@@ -73,6 +81,8 @@ def every(subject: str) -> Iterator[Case]:
                 text = " and ".join([*before, act.format(at=f"{kind}#{count}", mid=mid)])
                 is_killed = (number + position) % 2 == 0
                 yield Case(subject, faults_of(text), f"kill after kafka.commit#{position + 1}" if is_killed else "")
+    for text in LATER:
+        yield Case(subject, faults_of(text))
 
 
 def drawn(subjects: list[str], count: int, *, seed: int) -> list[Case]:
