@@ -97,7 +97,7 @@ def test_what_was_found_stays_mended(chaos: Chaos) -> None:
 def test_whatever_is_lost_or_late_nothing_is_lost_or_duplicated(
     chaos: Chaos, schedules: Callable[[int], int], seed: int
 ) -> None:
-    play(chaos, drawn(list(SUBJECTS), schedules(14), seed=seed))
+    play(chaos, drawn(list(SUBJECTS), schedules(9), seed=seed))
 
 
 @pytest.mark.heavy

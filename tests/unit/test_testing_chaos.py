@@ -211,5 +211,5 @@ def test_a_server_that_is_down_is_down_through_the_proxy(server: Answering) -> N
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         reset = pytest.raises(ConnectionResetError)
-        with Proxy(nobody.getsockname()[1], KafkaFramer) as proxy, connect(proxy) as client, reset:
+        with Proxy(nobody.getsockname()[1], KafkaFramer) as proxy, reset, connect(proxy) as client:
             client.recv(1)

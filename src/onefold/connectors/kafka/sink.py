@@ -158,7 +158,7 @@ class KafkaSink(SpooledSink):
         producing = self._producing
         if producing is None or producing.is_spent():
             self.close()
-            raise SinkUnavailable(f"{self._label} is to be opened again.", sink=self.binding.sink)
+            raise SinkUnavailable(f"{self._label} was cut off, and is to be opened again.", sink=self.binding.sink)
         began = self._clock.monotonic()
         deadline = began + self._transaction_seconds / 2
         try:
