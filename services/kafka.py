@@ -35,10 +35,22 @@ class Broker:
     Args:
         settings: broker settings by name, beside those that make it small.
         port: of the client listener; 0: a free one. It stays the same over restarts.
+        proxy_port: of a proxy. Clients that come through it, to `port_behind_proxy`, are told its address instead.
+        features: feature levels to format the storage with, such as {"transaction.version": 1}.
     """
 
-    def __init__(self, settings: Mapping[str, str] | None = None, *, port: int = 0) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str] | None = None,
+        *,
+        port: int = 0,
+        proxy_port: int | None = None,
+        features: Mapping[str, int] | None = None,
+    ) -> None:
         self._settings = dict(settings or {})
+        self._features = dict(features or {})
+        self._proxy_port = proxy_port
+        self.port_behind_proxy = free_port() if proxy_port else 0
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._port, self._controller_port = port or free_port(), free_port()
@@ -48,7 +60,8 @@ class Broker:
         self._folder = Path(tempfile.mkdtemp(prefix="broker-", dir=FOLDER / "kafka"))
         self._write_settings()
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        self._run("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._file))
+        levels = [text for name, level in self._features.items() for text in ("--feature", f"{name}={level}")]
+        self._run("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._file), *levels)
         self.start()
         return self
 
@@ -69,7 +82,7 @@ class Broker:
         log = self._path / "broker.log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [java(), *_JVM, "-cp", f"{jars()}/*", "kafka.Kafka", str(self._file)],
+                [*_leash(), java(), *_JVM, "-cp", f"{jars()}/*", "kafka.Kafka", str(self._file)],
                 stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
@@ -122,12 +135,19 @@ class Broker:
             raise ServiceMissing(f"{main} failed: {ran.stdout[-2000:]}{ran.stderr[-2000:]}")
 
     def _write_settings(self) -> None:
+        listeners = {"PLAINTEXT": (self._port, self._port)}
+        if self._proxy_port:
+            listeners["PROXIED"] = (self.port_behind_proxy, self._proxy_port)
+        bound = [f"{name}://127.0.0.1:{port}" for name, (port, _) in listeners.items()]
+        advertised = [f"{name}://127.0.0.1:{port}" for name, (_, port) in listeners.items()]
+        protocols = [f"{name}:PLAINTEXT" for name in ("CONTROLLER", *listeners)]
         small = {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self._port}",
+            "listeners": ",".join([*bound, f"CONTROLLER://127.0.0.1:{self._controller_port}"]),
+            "advertised.listeners": ",".join(advertised),
+            "listener.security.protocol.map": ",".join(protocols),
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAINTEXT",
             "log.dirs": str(self._path / "data"),
@@ -156,6 +176,11 @@ def running() -> Iterator[str]:
         return
     with Broker() as broker:
         yield broker.address
+
+
+def _leash() -> list[str]:
+    """So that it dies with us even if we are killed, where the system has the means."""
+    return ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
 
 
 def free_port() -> int:

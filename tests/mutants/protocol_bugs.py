@@ -14,6 +14,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "contract of duckdb": ("tests/contract/test_sinks.py", "-k", "duckdb"),
     "contract of files": ("tests/contract/test_sinks.py", "-k", "files"),
     "connectors": ("tests/unit/test_connectors_files_sink.py", "tests/unit/test_connectors_tables.py"),
+    "kafka producer": ("tests/unit/test_connectors_kafka_producing.py",),
     "state": (
         "tests/unit/test_state_keyset.py",
         "tests/unit/test_state_snapshots.py",

@@ -111,6 +111,27 @@ SINKS = (
         "contract of sqlite",
     ),
     bug(
+        "Kafka: a producer in doubt goes on",
+        "connectors/kafka/producing.py",
+        "return self.is_suspect and self._transactions > 0",
+        "return False",
+        "kafka producer",
+    ),
+    bug(
+        "Kafka: a broken connection is no doubt",
+        "connectors/kafka/producing.py",
+        "if facility in _SUSPECT_LOGS:",
+        "if False:",
+        "kafka producer",
+    ),
+    bug(
+        "Kafka: a producer is destroyed under a call",
+        "connectors/kafka/producing.py",
+        "            if not self._is_called:\n                self._producer.close()",
+        "            self._producer.close()",
+        "kafka producer",
+    ),
+    bug(
         "files: files get their names before the entry",
         "connectors/files/sink.py",
         "            is_ours = log.append(entry)",

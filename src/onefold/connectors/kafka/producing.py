@@ -1,14 +1,20 @@
-"""One producer, thrown away as soon as anything about it is in doubt.
+"""One producer, which begins no second transaction once anything about it is in doubt.
 
-No Python client has the second part of KIP-890, so a delayed commit or abort of one transaction can hit the next one of
-the same producer (KAFKA-17754). A new producer has a new epoch, which such a request cannot carry.
+No Python client has the second part of KIP-890, so a delayed request of one transaction can hit the next one of the
+same producer (KAFKA-17754): end it half-way, or put the old token back. A new producer has a new epoch, which such a
+request cannot carry.
+
+Doubt begins when a connection broke or a request timed out, because librdkafka then sends again what may still be on
+its way, and the call succeeds. It logs that before it sends again, so we know when the call returns; its statistics
+come up to a second later. It is never taken back: librdkafka says the same only once in 30 seconds.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from onefold.connectors.kafka.library import bridge
@@ -19,9 +25,16 @@ __all__ = ["Producing"]
 LOG = logging.getLogger("onefold")
 POLL_MS = 50
 STATS_MS = 1000
+
+LATE_SECONDS = 1.0
+"""How much later than its time a call may come back. One that has not by then may never."""
+
 _FENCED = ("_FENCED", "PRODUCER_FENCED", "INVALID_PRODUCER_EPOCH")
+_SUSPECT_LOGS = ("FAIL", "REQTMOUT")
+"""Facilities of librdkafka's logs: a connection ended, a request got no answer in time."""
+
 _SUSPECT = ("txretries", "req_timeouts")
-"""Broker counters that move when a request was sent again, or given up: a copy of it may still be on its way."""
+"""Broker counters that move when a request was sent again, or given up."""
 
 
 class Producing:
@@ -33,6 +46,10 @@ class Producing:
         self.is_suspect = False
         self.first_fault: Any = None
         self.failed = 0
+        self._transactions = 0
+        self._lock = threading.Lock()
+        self._is_called = False
+        self._is_closed = False
         self._producer = bridge().Producer({**settings, "statistics.interval.ms": str(STATS_MS)})
 
     def begin(self, timeout_seconds: float) -> None:
@@ -57,18 +74,30 @@ class Producing:
     def transact(self) -> None:
         """Begin a transaction."""
         self.first_fault, self.failed = None, 0
+        self._transactions += 1
         self._producer.begin_transaction()
 
     def finish(self, offsets: Mapping[str, tuple[str, int, int, bytes]], timeout_seconds: float) -> None:
-        """Commit the rows with an offset of each group. Raises KafkaFault: whether it landed may be unknown."""
-        for group, offset in offsets.items():
-            self._producer.send_offsets(group, [offset], _ms(timeout_seconds))
-        self._producer.commit_transaction(_ms(timeout_seconds))
+        """Commit the rows with an offset of each group. Raises KafkaFault, TimeoutError: it may have landed or may yet
+        land, and the producer is good for nothing but `close`."""
+        until = self._clock.monotonic() + timeout_seconds
+
+        def commit() -> None:
+            for group, offset in offsets.items():
+                self._producer.send_offsets(group, [offset], _ms(until - self._clock.monotonic()))
+            self._producer.commit_transaction(_ms(until - self._clock.monotonic()))
+
+        self._call(commit, timeout_seconds + LATE_SECONDS)
         self._listen(0)
 
     def abort(self, timeout_seconds: float) -> None:
         """Abort. Raises KafkaFault."""
         self._producer.abort_transaction(_ms(timeout_seconds))
+
+    def is_spent(self) -> bool:
+        """Whether a request of an earlier transaction may still be on its way: then it may not begin another one."""
+        self._listen(0)
+        return self.is_suspect and self._transactions > 0
 
     def is_fenced(self) -> bool:
         """Whether another producer has taken the transactional.id."""
@@ -76,8 +105,34 @@ class Producing:
         return fault is not None and fault.name in _FENCED
 
     def close(self) -> None:
-        """Throw it away, with what it still holds."""
-        self._producer.close()
+        """Throw it away, with what it still holds. A call that has not come back does so when it does."""
+        with self._lock:
+            self._is_closed = True
+            if not self._is_called:
+                self._producer.close()
+
+    def _call(self, call: Callable[[], None], timeout_seconds: float) -> None:
+        """On a thread of its own, because send_offsets may stay away for good (librdkafka's issue 5456)."""
+        faults: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                call()
+            except BaseException as fault:  # noqa: BLE001 - raised again where it is waited for
+                faults.append(fault)
+            with self._lock:
+                self._is_called = False
+                if self._is_closed:
+                    self._producer.close()
+
+        self._is_called = True
+        thread = threading.Thread(target=run, name="kafka", daemon=True)
+        thread.start()
+        thread.join(timeout_seconds)
+        if thread.is_alive():
+            raise TimeoutError("the client did not come back in time")
+        if faults:
+            raise faults[0]
 
     def _listen(self, timeout_ms: int) -> None:
         for told in self._producer.poll(timeout_ms):
@@ -87,7 +142,10 @@ class Producing:
                     self.failed += failed
                 case ("error", fault):
                     LOG.info("kafka: %s", fault.text)
-                    self.is_suspect |= fault.is_fatal
+                    self.is_suspect = True
+                case ("log", _, facility, text) if facility in _SUSPECT_LOGS:
+                    LOG.info("kafka: %s", text)
+                    self.is_suspect = True
                 case ("stats", text):
                     self._judge(text)
                 case _:

@@ -72,6 +72,7 @@ _REFUSALS = (
     "TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED",
     "TRANSACTIONAL_ID_AUTHORIZATION_FAILED", "_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED",
     "INVALID_TRANSACTION_TIMEOUT", "UNSUPPORTED_VERSION", "_UNSUPPORTED_FEATURE",
+    "_INVALID_ARG",
 )  # fmt: skip
 
 
@@ -144,6 +145,9 @@ class KafkaSink(SpooledSink):
         """Commit the token's offset again, in a transaction without rows; so does the first `open` of a process."""
         if self._producing is None or self._clock.monotonic() - self._renewed_at < RENEW_SECONDS / 2:
             return
+        if self._producing.is_spent():
+            self.open(self.binding)
+            return
         with self._answers():
             self._rewrite_token(self._producing)
 
@@ -152,8 +156,9 @@ class KafkaSink(SpooledSink):
         rows = rows_of(self.binding, receipts)
         values, keys = self._messages(rows)
         producing = self._producing
-        if producing is None:
-            raise SinkUnavailable(f"{self._label} is not open.", sink=self.binding.sink)
+        if producing is None or producing.is_spent():
+            self.close()
+            raise SinkUnavailable(f"{self._label} was cut off, and is to be opened again.", sink=self.binding.sink)
         began = self._clock.monotonic()
         deadline = began + self._transaction_seconds / 2
         try:
@@ -176,8 +181,6 @@ class KafkaSink(SpooledSink):
             self._throw_away(producing)
             raise OutcomeUnknown(f"{self._label} took too long.", sink=self.binding.sink) from error
         self._token, self._renewed_at = move.new, began
-        if producing.is_suspect:
-            self.close()
 
     def close(self) -> None:
         """Throw the producer away."""
@@ -333,6 +336,9 @@ class KafkaSink(SpooledSink):
         except bridge().KafkaFault as error:
             self.close()
             raise self._open_error(error.name, error.text) from error
+        except TimeoutError as error:
+            self.close()
+            raise self._open_error("_TIMED_OUT", str(error)) from error
         except BaseException:
             self.close()
             raise
