@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from onefold.clock import SystemClock
 from onefold.connectors.kafka.connection import Connection
-from onefold.errors import OnefoldError, SinkUnavailable, SourceUnavailable
+from onefold.connectors.kafka.refusal import Heard, Refusal, refusal_of
+from onefold.errors import OnefoldError, SinkRefused, SinkUnavailable, SourceRefused, SourceUnavailable
 
 __all__ = ["Cluster", "TopicPartition", "Topic"]
 
 ANSWER_SECONDS = 10.0
-_REFUSALS = (
-    "_AUTHENTICATION", "TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED", "SASL_AUTHENTICATION_FAILED"
-)  # fmt: skip
+
+REFUSED_SECONDS = 1.0
+"""How long another broker may still let us in after one has refused us."""
+
+LOOK_SECONDS = 0.05
+
+NEAR_TOPICS = 3
 
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic as it is now. id: changes when a topic is deleted and made anew; "" where brokers do not tell."""
+    """A topic as it is now.
+
+    id: changes when a topic is deleted and made anew; "" where brokers do not tell. allowed: what we may do with it
+    (READ, WRITE, DESCRIBE, …); None where brokers do not tell.
+    """
 
     name: str
     id: str
     partitions: tuple[int, ...]
+    allowed: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, order=True)
@@ -45,14 +58,26 @@ class TopicPartition:
 
 
 class Cluster:
-    """Answers questions. error: what to raise when nobody answers, SourceUnavailable or SinkUnavailable."""
+    """Answers questions. error: what to raise when nobody answers, SourceUnavailable or SinkUnavailable; when we are
+    refused, it is SourceRefused or SinkRefused."""
 
     def __init__(self, connection: Connection, error: type[SourceUnavailable | SinkUnavailable]) -> None:
+        from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
 
         self._connection = connection
         self._error = error
-        self._admin = AdminClient({**connection.settings(), "log_level": "0"})
+        self._refused = SinkRefused if error is SinkUnavailable else SourceRefused
+        self._clock = SystemClock()
+        self._heard = Heard()
+        told = {"log_level": "0", "error_cb": self._heard.tell}
+        if connection.token is not None:
+            token = connection.token
+            told["oauth_cb"] = lambda _: token()
+        try:
+            self._admin = AdminClient({**connection.settings(), **told})
+        except KafkaException as error_:
+            raise self.unavailable(error_) from None
 
     def topics(self, names: Sequence[str]) -> dict[str, Topic]:
         """Those of these names that exist; a name that begins with ^ is a pattern over all names."""
@@ -62,13 +87,56 @@ class Cluster:
         if not wanted:
             return {}
         found: dict[str, Topic] = {}
-        answers = self._admin.describe_topics(TopicCollection(wanted), request_timeout=ANSWER_SECONDS)
+        answers = self._admin.describe_topics(
+            TopicCollection(wanted), request_timeout=ANSWER_SECONDS, include_authorized_operations=True
+        )
         for name, answer in answers.items():
-            about = self._answer(answer, missing="UNKNOWN_TOPIC_OR_PART")
+            about = self._answer(answer, missing="UNKNOWN_TOPIC_OR_PART", asked=("topic", name, "DESCRIBE"))
             if about is not None:
                 numbers = tuple(sorted(partition.id for partition in about.partitions))
-                found[name] = Topic(name, str(about.topic_id or ""), numbers)
+                found[name] = Topic(name, str(about.topic_id or ""), numbers, _allowed(about))
         return found
+
+    def demand_topics(self, names: Sequence[str], operations: Sequence[str]) -> dict[str, Topic]:
+        """`topics`, all of which exist and let us do these operations (READ, WRITE). Raises SourceRefused, SinkRefused:
+        one that does not exist is told with names that are near it."""
+        found = self.topics(names)
+        for name in names:
+            if name not in found and not name.startswith("^"):
+                raise self._missing(name)
+        for topic in found.values():
+            for operation in operations:
+                if topic.allowed is not None and operation not in topic.allowed:
+                    raise self.denied("topic", topic.name, operation)
+        return found
+
+    def demand_groups(self, groups: Sequence[str]) -> None:
+        """Raise SourceRefused or SinkRefused unless offsets may be committed for these groups."""
+        answers = self._admin.describe_consumer_groups(
+            list(groups), request_timeout=ANSWER_SECONDS, include_authorized_operations=True
+        )
+        for group, answer in answers.items():
+            try:
+                allowed = _allowed(self._result(answer))
+            except Exception as error:
+                if name_of(error) != "GROUP_AUTHORIZATION_FAILED":
+                    continue  # a coordinator that is not ready: whoever uses the group is told by that, or waits for it
+                raise self.denied("group", group, "READ") from error
+            if allowed is not None and "READ" not in allowed:
+                raise self.denied("group", group, "READ")
+
+    def message_bytes(self, topic: str) -> int | None:
+        """What a message of the topic may have, its frame included; None when we may not know."""
+        from confluent_kafka.admin import ConfigResource, ResourceType
+
+        asked = ConfigResource(ResourceType.TOPIC, topic)
+        answer = self._admin.describe_configs([asked], request_timeout=ANSWER_SECONDS)[asked]
+        try:
+            return int(self._result(answer)["max.message.bytes"].value)
+        except Exception as error:
+            if name_of(error) in ("TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED"):
+                return None
+            raise self.unavailable(error) from error
 
     def offsets(self, partitions: Iterable[TopicPartition], at: str | int) -> dict[TopicPartition, tuple[int, int]]:
         """(offset, leader epoch) by partition. at: "earliest", "latest", or milliseconds since 1970: the first record
@@ -88,41 +156,104 @@ class Cluster:
         )
         found = {}
         for named, answer in answers.items():
-            about = self._answer(answer)
+            about = self._answer(answer, asked=("topic", named.topic, "DESCRIBE"))
             epoch = about.leader_epoch if about.leader_epoch is not None else -1
             found[TopicPartition(named.topic, named.partition)] = (about.offset, epoch)
         behind = [one for one in wanted if found[one][0] < 0]  # no record is as young as that
         return found | (self.offsets(behind, "latest") if behind else {})
+
+    def denied(self, kind: str, name: str, operation: str) -> OnefoldError:
+        """The error of a permission that we lack. kind: topic, group or transactional id."""
+        may_be_absent = kind == "topic" and operation == "DESCRIBE"
+        absent = (
+            " If there is no such topic, make it: who may not see a topic is not told which." if may_be_absent else ""
+        )
+        return self._refused(
+            f"{self._connection.label} does not let {self._connection.principal} use the {kind} {name}.",
+            found=f"no permission to {operation} the {kind} {name}",
+            expected=f"{operation} on the {kind} {name}",
+            next_step=f"Have it granted to this user, then run again: nothing is lost.{absent}",
+        )
+
+    def unavailable(self, error: Exception, *, asked: tuple[str, str, str] | None = None) -> OnefoldError:
+        """What to raise. asked: kind, name and operation that an authorization error is about."""
+        if isinstance(error, OnefoldError):
+            return error
+        name = name_of(error)
+        if name.endswith("_AUTHORIZATION_FAILED") and asked is not None:
+            return self.denied(*asked)
+        text = f"{name}: {_text_of(error)}" if name else str(error)
+        refusal = self._heard.refusal or refusal_of(name, text)
+        if refusal is not None:
+            return self._refused_for(refusal)
+        last = f"; {self._heard.last}" if self._heard.last else ""
+        return self._error(
+            f"{self._connection.label} does not answer.",
+            found=self._connection.clean(text + last),
+            expected=f"brokers whose listener speaks {self._connection.settings()['security.protocol']}",
+        )
+
+    # ------------------------------------------------------------------------------------------------------- inner
 
     def _matching(self, names: Sequence[str]) -> list[str]:
         patterns = [re.compile(name) for name in names if name.startswith("^")]
         plain = [name for name in names if not name.startswith("^")]
         if not patterns:
             return plain
+        return sorted({*plain, *(name for name in self._all() if any(pattern.search(name) for pattern in patterns))})
+
+    def _all(self) -> Mapping[str, Any]:
+        """Every topic that we may see. That call of the client waits by itself, so another asks first."""
+        self._answer(self._admin.describe_cluster(request_timeout=ANSWER_SECONDS))
         try:
-            listed = self._admin.list_topics(timeout=ANSWER_SECONDS).topics
+            listed: Mapping[str, Any] = self._admin.list_topics(timeout=ANSWER_SECONDS).topics
         except Exception as error:
             raise self.unavailable(error) from error
-        return sorted({*plain, *(name for name in listed if any(pattern.search(name) for pattern in patterns))})
+        return listed
 
-    def _answer(self, answer: Any, *, missing: str = "") -> Any:
+    def _missing(self, name: str) -> OnefoldError:
+        near = difflib.get_close_matches(name, self._all(), NEAR_TOPICS)
+        return self._refused(
+            f"{self._connection.label} has no topic {name}.",
+            found=f"near it: {', '.join(near)}" if near else "no topic of a name near it",
+            expected=f"a topic {name}",
+            next_step="Make the topic, or correct its name.",
+        )
+
+    def _answer(self, answer: Any, *, missing: str = "", asked: tuple[str, str, str] | None = None) -> Any:
         """None for an answer that says `missing`."""
         try:
-            return answer.result(ANSWER_SECONDS + 5)
+            return self._result(answer)
         except Exception as error:
             if missing and name_of(error) == missing:
                 return None
-            raise self.unavailable(error) from error
+            raise self.unavailable(error, asked=asked) from error
 
-    def unavailable(self, error: Exception) -> OnefoldError:
-        """What to raise. Never shows a setting's value."""
-        name = name_of(error)
-        found = f"{name}: {_text_of(error)}" if name else str(error)
-        label = self._connection.label
-        if name in _REFUSALS:
-            advice = "Check user name, password and the cluster's permissions."
-            return self._error(f"{label} refuses us.", found=found, next_step=advice)
-        return self._error(f"{label} does not answer.", found=found)
+    def _result(self, answer: Any) -> Any:
+        """The client tries for ever to be let in: what it says of that meanwhile decides how long we wait."""
+        deadline = self._clock.monotonic() + ANSWER_SECONDS + 5
+        refused_at: float | None = None
+        while not concurrent.futures.wait([answer], timeout=LOOK_SECONDS).done:
+            self._admin.poll(0)
+            now = self._clock.monotonic()
+            if self._heard.refusal is not None:
+                refused_at = refused_at or now
+                if now - refused_at >= REFUSED_SECONDS:
+                    raise self._refused_for(self._heard.refusal)
+            if now > deadline:
+                break
+        found = answer.result(0)
+        self._heard.forget()
+        return found
+
+    def _refused_for(self, refusal: Refusal) -> OnefoldError:
+        about = refusal.about(self._connection)
+        return self._refused(
+            f"{self._connection.label} {about.summary}",
+            found=self._connection.clean(refusal.text),
+            expected=about.expected,
+            next_step=f"{about.next_step} Nothing is lost.",
+        )
 
 
 def name_of(error: BaseException) -> str:
@@ -134,3 +265,8 @@ def name_of(error: BaseException) -> str:
 def _text_of(error: BaseException) -> str:
     about: Any = error.args[0] if error.args else None
     return str(about.str()) if hasattr(about, "str") else str(error)
+
+
+def _allowed(about: Any) -> frozenset[str] | None:
+    operations = getattr(about, "authorized_operations", None)
+    return None if operations is None else frozenset(operation.name for operation in operations)

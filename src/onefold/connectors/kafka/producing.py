@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from onefold.connectors.kafka.connection import Connection
 from onefold.connectors.kafka.library import bridge
 from onefold.protocols import Clock
 
@@ -27,13 +28,14 @@ _SUSPECT = ("txretries", "req_timeouts")
 class Producing:
     """A producer's life: from `Producing(…)` to `close`. settings: librdkafka's. Raises KafkaFault."""
 
-    def __init__(self, settings: Mapping[str, str], clock: Clock) -> None:
+    def __init__(self, settings: Mapping[str, str], connection: Connection, clock: Clock) -> None:
+        self._connection = connection
         self._clock = clock
         self._seen: dict[str, int] = {}
         self.is_suspect = False
         self.first_fault: Any = None
         self.failed = 0
-        self._producer = bridge().Producer({**settings, "statistics.interval.ms": str(STATS_MS)})
+        self._producer = bridge().Producer({**settings, "statistics.interval.ms": str(STATS_MS)}, connection.token)
 
     def begin(self, timeout_seconds: float) -> None:
         """Fence every other producer of the same transactional.id."""
@@ -85,7 +87,7 @@ class Producing:
                     self.first_fault = self.first_fault or fault
                     self.failed += failed
                 case ("error", fault):
-                    LOG.info("kafka: %s", fault.text)
+                    LOG.info("kafka: %s", self._connection.clean(fault.text))
                     self.is_suspect |= fault.is_fatal
                 case ("stats", text):
                     self._judge(text)

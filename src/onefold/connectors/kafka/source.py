@@ -25,7 +25,8 @@ from onefold.connectors.kafka.connection import Connection
 from onefold.connectors.kafka.lane import Lane
 from onefold.connectors.kafka.library import bridge
 from onefold.connectors.kafka.place import MEMORY, Place
-from onefold.errors import InputLost, SourceError, SourceUnavailable, check
+from onefold.connectors.kafka.refusal import refusal_of
+from onefold.errors import InputLost, OnefoldError, SourceError, SourceRefused, SourceUnavailable, check
 from onefold.protocols import CheckResult, Clock, Limit, Read, Reading, SourcePromise
 from onefold.types import Binding, PartitionId, Position
 
@@ -121,7 +122,8 @@ class KafkaSource:
         return label == self._connection.label and is_named
 
     def open(self, remembered: pa.Table | None) -> None:
-        """Connect and look at the topics. Raises SourceUnavailable, SettingMissing, ExtraMissing."""
+        """Connect, look at the topics, and ask what we may do. Raises SourceRefused, SourceUnavailable, SettingMissing,
+        ExtraMissing."""
         self.close()
         self._cluster = Cluster(self._connection, SourceUnavailable)
         self._starts, self._known, self._lanes, self._untold = {}, {}, {}, set()
@@ -130,19 +132,21 @@ class KafkaSource:
         self._is_new = not self._starts
         self._look()
         if not self._known:
-            raise SourceUnavailable(
-                f"{self._label} does not exist.",
+            raise SourceRefused(
+                f"{self._label}: there is no such topic.",
+                expected="a topic that exists, and that we may see",
                 next_step="Make the topic, or correct its name.",
             )
+        self._cluster.demand_groups([self._group])
         read_end, write_end = os.pipe()
         os.set_blocking(read_end, False)
         os.set_blocking(write_end, False)
         self._wake = (read_end, write_end)
         compiled = bridge()
         try:
-            self._consumer = compiled.Consumer(self._settings())
+            self._consumer = compiled.Consumer(self._settings(), self._connection.token)
         except compiled.KafkaFault as error:
-            raise SourceUnavailable(f"{self._label} cannot be read.", found=error.text) from error
+            raise self._cluster.unavailable(error) from None
 
     def partitions(self) -> Mapping[PartitionId, tuple[Position, Position | None]]:
         """All now. New ones are found while reading, within REFRESH_SECONDS."""
@@ -199,13 +203,13 @@ class KafkaSource:
     def check(self, binding: Binding | None) -> Sequence[CheckResult]:
         """Are the topics there, and may we see them?"""
         try:
-            found = Cluster(self._connection, SourceUnavailable).topics(self._topics.names)
-        except SourceUnavailable as error:
+            cluster = Cluster(self._connection, SourceUnavailable)
+            found = cluster.demand_topics(self._topics.names, ["READ"])
+            cluster.demand_groups([self._group])
+        except OnefoldError as error:
             return [CheckResult(self._label, "failed", error.summary, error.next_step or "")]
-        missing = [name for name in self._topics.names if not name.startswith("^") and name not in found]
-        if missing or not found:
-            text = f"no topic {', '.join(missing)}"
-            return [CheckResult(self._label, "failed", text, "Make it, or correct the name.")]
+        if not found:
+            return [CheckResult(self._label, "failed", "no such topic", "Make it, or correct the name.")]
         count = sum(len(topic.partitions) for topic in found.values())
         return [CheckResult(self._label, "ok", f"{count} partitions")]
 
@@ -232,7 +236,7 @@ class KafkaSource:
         """Find topics and partitions. What appears after the first look is read from its beginning."""
         cluster = self._cluster
         check(cluster is not None, "a source is opened before it is read")
-        now = cluster.topics(self._topics.names)  # type: ignore[union-attr]
+        now = cluster.demand_topics(self._topics.names, ["READ"])  # type: ignore[union-attr]
         every = {TopicPartition(topic.name, number): topic for topic in now.values() for number in topic.partitions}
         fresh = [one for one in every if one not in self._starts]
         at = self._topics.start if self._is_new else "earliest"
@@ -377,6 +381,8 @@ class KafkaSource:
         for told in self._consumer.poll(0):
             if told[0] == "error":
                 fault = told[1]
-                if fault.is_fatal or fault.name in ("_AUTHENTICATION", "TOPIC_AUTHORIZATION_FAILED"):
-                    raise SourceUnavailable(f"{self._label} cannot be read.", found=f"{fault.name}: {fault.text}")
-                LOG.info("%s: %s", self._label, fault.text)
+                text = self._connection.clean(f"{fault.name}: {fault.text}")
+                is_denied = fault.name == "TOPIC_AUTHORIZATION_FAILED"
+                if fault.is_fatal or is_denied or refusal_of(fault.name, fault.text) is not None:
+                    raise SourceUnavailable(f"{self._label} cannot be read any more.", found=text)
+                LOG.info("%s: %s", self._label, text)
