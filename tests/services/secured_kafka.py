@@ -54,7 +54,7 @@ class World:
 
     def __init__(self, broker: SecuredBroker) -> None:
         self.broker = broker
-        self._settings = {"bootstrap.servers": broker.address}
+        self._settings = {"bootstrap.servers": broker.address, "log_level": "0"}
         self._admin = AdminClient(self._settings)
         self.certificate, self.key = broker.authority.issue("alice")
         self.locked_certificate, self.locked_key = broker.authority.issue("locked", password=MARKER)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import concurrent.futures
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from onefold.clock import SystemClock
-from onefold.connectors.kafka.connection import Connection
+from onefold.connectors.kafka.connection import Connection, TokenOf
 from onefold.connectors.kafka.refusal import Heard, Refusal, refusal_of
 from onefold.errors import OnefoldError, SinkRefused, SinkUnavailable, SourceRefused, SourceUnavailable
 
@@ -72,8 +72,7 @@ class Cluster:
         self._heard = Heard()
         told = {"log_level": "0", "error_cb": self._heard.tell}
         if connection.token is not None:
-            token = connection.token
-            told["oauth_cb"] = lambda _: token()
+            told["oauth_cb"] = self._tokens(connection.token)
         try:
             self._admin = AdminClient({**connection.settings(), **told})
         except KafkaException as error_:
@@ -194,6 +193,14 @@ class Cluster:
         )
 
     # ------------------------------------------------------------------------------------------------------- inner
+
+    def _tokens(self, token: TokenOf) -> Callable[[str], tuple[str, float]]:
+        """The client's callback. The first token is asked for now: of one that fails, the client would not tell why."""
+        try:
+            ready = [token()]
+        except Exception as error:
+            raise self._refused_for(Refusal("token", f"{type(error).__name__}: {error}")) from error
+        return lambda _: ready.pop() if ready else token()
 
     def _matching(self, names: Sequence[str]) -> list[str]:
         patterns = [re.compile(name) for name in names if name.startswith("^")]

@@ -118,7 +118,8 @@ class KafkaSink(SpooledSink):
         self.close()
         refuse_inexact(json_values, binding.schema, self._label, "a type that JSON has")
         cluster = self._permitted(binding)
-        self._limits = limits_of(self._connection, cluster.message_bytes(self._topic))
+        limits = limits_of(self._connection, cluster.message_bytes(self._topic), is_keyed=bool(self._key))
+        self._limits = limits.one_by_one() if self._limits.is_one_by_one else limits
         with self._answers():
             self._producing = Producing(self._settings(), self._connection, self._clock)
             if binding.guarantee is Guarantee.EXACTLY_ONCE:

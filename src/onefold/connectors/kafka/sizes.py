@@ -23,7 +23,7 @@ CLIENT_BYTES = 1_000_000
 CLIENT_FRAME_BYTES = 36
 """What librdkafka adds to key and value before it compares with message.max.bytes."""
 
-BATCH_FRAME_BYTES = 61 + 7
+BATCH_FRAME_BYTES = 61 + 4
 """The header of a batch that holds one record, and what that record has beside its lengths, its key and its value."""
 
 ONE_BY_ONE = {"batch.num.messages": "1"}
@@ -58,10 +58,11 @@ NO_LIMITS = Limits(sys.maxsize, "not known")
 """Of a sink that was never opened."""
 
 
-def limits_of(connection: Connection, topic_bytes: int | None) -> Limits:
-    """topic_bytes: max.message.bytes of the topic, which is about batches as they are sent; None: not known.
+def limits_of(connection: Connection, topic_bytes: int | None, *, is_keyed: bool) -> Limits:
+    """Known to the byte for messages without a key.
 
-    What is compressed by the client may be smaller than we can tell, so only the client's own limit counts then.
+    topic_bytes: max.message.bytes of the topic, which is about batches as they are sent; None: not known. What is
+    compressed by the client may be smaller than we can tell, so only the client's own limit counts then.
     """
     options = connection.options
     client = _number(options.get("message.max.bytes")) or CLIENT_BYTES
@@ -70,7 +71,8 @@ def limits_of(connection: Connection, topic_bytes: int | None) -> Limits:
         return own
     batching = {"batch.size": str(max(1, topic_bytes // 2))} if topic_bytes < 2 * CLIENT_BYTES else {}
     is_plain = options.get("compression.type", "none") == "none"
-    within = topic_bytes - BATCH_FRAME_BYTES - 2 * _varint_bytes(topic_bytes) - 1
+    lengths = (3 if is_keyed else 2) * _varint_bytes(topic_bytes) + (0 if is_keyed else 1)
+    within = topic_bytes - BATCH_FRAME_BYTES - lengths
     if is_plain and within < own.size_bytes:
         return Limits(within, f"max.message.bytes of the topic is {topic_bytes:,}", batching)
     return replace(own, batching=batching)

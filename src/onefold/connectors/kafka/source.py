@@ -82,6 +82,7 @@ class KafkaSource:
         self._untold: set[TopicPartition] = set()
         self._is_new = True
         self._looked_at = 0.0
+        self._refused_at = -math.inf
         self._ends: dict[TopicPartition, int] = {}
         self._asked_at = 0.0
         self._wake: tuple[int, int] | None = None
@@ -382,7 +383,16 @@ class KafkaSource:
             if told[0] == "error":
                 fault = told[1]
                 text = self._connection.clean(f"{fault.name}: {fault.text}")
-                is_denied = fault.name == "TOPIC_AUTHORIZATION_FAILED"
-                if fault.is_fatal or is_denied or refusal_of(fault.name, fault.text) is not None:
-                    raise SourceUnavailable(f"{self._label} cannot be read any more.", found=text)
                 LOG.info("%s: %s", self._label, text)
+                if fault.is_fatal:
+                    raise SourceUnavailable(f"{self._label} cannot be read any more.", found=text)
+                if fault.name.endswith("_AUTHORIZATION_FAILED") or refusal_of(fault.name, fault.text) is not None:
+                    self._ask_anew(text)
+
+    def _ask_anew(self, text: str) -> None:
+        """Whether one broker refused us once, or the cluster does: a client that is new has to be let in again."""
+        now = self._clock.monotonic()
+        if now - self._refused_at >= REFRESH_SECONDS:
+            self._refused_at = now
+            Cluster(self._connection, SourceUnavailable).demand_topics(self._topics.names, ["READ"])
+            LOG.warning("%s: refused by a broker, but not by the cluster: %s", self._label, text)
