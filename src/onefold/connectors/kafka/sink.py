@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from onefold.clock import SystemClock
 from onefold.connectors.kafka.cluster import ANSWER_SECONDS, Cluster
 from onefold.connectors.kafka.connection import Connection
 from onefold.connectors.kafka.library import bridge
+from onefold.connectors.kafka.messages import messages_of, rows_from
 from onefold.connectors.kafka.producing import Producing
 from onefold.connectors.kafka.reading import consumer_settings, read_topic
 from onefold.connectors.kafka.refusal import refusal_of
@@ -31,7 +31,6 @@ from onefold.connectors.kafka.token import (
     to_metadata,
 )
 from onefold.connectors.spooling import (
-    OP_COLUMN,
     SpooledSink,
     described,
     refuse_inexact,
@@ -39,7 +38,6 @@ from onefold.connectors.spooling import (
     refuse_token,
     rows_of,
     same_token,
-    stored_schema,
 )
 from onefold.disk import durable_step
 from onefold.errors import (
@@ -52,7 +50,6 @@ from onefold.errors import (
     SinkUnavailable,
     TokenRefused,
 )
-from onefold.formats.json import JsonLines
 from onefold.formats.write import json_values
 from onefold.protocols import CheckResult, Clock, SinkPromise
 from onefold.settings import resolve
@@ -153,7 +150,7 @@ class KafkaSink(SpooledSink):
     def commit(self, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
         """With a move: rows and token in one transaction. Without: rows, acknowledged, or sent and forgotten."""
         rows = rows_of(self.binding, receipts)
-        values, keys = self._messages(rows)
+        values, keys = messages_of(rows, self.binding, self._key, self._label)
         producing = self._producing
         if producing is None:
             raise SinkUnavailable(f"{self._label} is not open.", sink=self.binding.sink)
@@ -199,7 +196,7 @@ class KafkaSink(SpooledSink):
                 before = self._read_token()
                 values, keys = read_topic(self._connection, self._topic, ANSWER_SECONDS, self._clock)
                 if same_token(before, self._read_token()):
-                    return self._rows_of(values, keys), before
+                    return rows_from(values, keys, self.binding), before
         raise SinkUnavailable(f"{self._label} is written too fast to be read in one snapshot.", sink=binding.sink)
 
     def check(self, binding: Binding | None) -> Sequence[CheckResult]:
@@ -230,7 +227,8 @@ class KafkaSink(SpooledSink):
     def _fitting(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The batch. Raises RowsRefused."""
         for part in suspects(batch, self._limits.size_bytes):
-            values, keys = self._messages(pa.Table.from_batches([part]))
+            rows = pa.Table.from_batches([part])
+            values, keys = messages_of(rows, self.binding, self._key, self._label)
             largest = largest_message(values, keys)
             if largest > self._limits.size_bytes:
                 raise RowsRefused(
@@ -326,37 +324,6 @@ class KafkaSink(SpooledSink):
                 found=f"offset {offset}, {metadata!r}",
                 next_step="Somebody else uses this group. Give the flow or the sink another name.",
             ) from error
-
-    def _messages(self, rows: pa.Table) -> tuple[pa.LargeBinaryArray, pa.LargeBinaryArray | None]:
-        stored = rows.select(stored_schema(self.binding).names)
-        values = json_values(stored)
-        if OP_COLUMN in rows.column_names:
-            is_delete = pc.equal(rows.column(OP_COLUMN), "delete").combine_chunks()
-            values = pc.if_else(is_delete, pa.scalar(None, pa.large_binary()), values)
-        if not self._key:
-            return values, None
-        keys = self._keys(stored)
-        if self.binding.mode == "upsert" and keys.null_count:
-            raise RowsRefused(
-                f"{self._label} is written by key, and {keys.null_count} rows have none.",
-                sink=self.binding.sink,
-                column=", ".join(self._key),
-            )
-        return values, keys
-
-    def _rows_of(self, values: pa.ChunkedArray, keys: pa.ChunkedArray) -> pa.Table:
-        if self.binding.mode == "upsert":
-            newest = {key: place for place, key in enumerate(keys.to_pylist())}
-            values = values.take(pa.array(sorted(newest.values()), pa.int64())).drop_null()
-        schema = stored_schema(self.binding)
-        return JsonLines().decode(values, schema, is_lenient=False).rows
-
-    def _keys(self, rows: pa.Table) -> pa.LargeBinaryArray:
-        if len(self._key) == 1:
-            column = rows.column(self._key[0])
-            if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
-                return pc.cast(column, pa.large_binary()).combine_chunks()
-        return json_values(rows.select(list(self._key)))
 
     @contextlib.contextmanager
     def _answers(self) -> Any:
