@@ -166,6 +166,14 @@ def test_what_may_pass_by_itself_is_no_refusal(name: str, text: str, kind: str |
     assert (found.kind if found else None) == kind
 
 
+def test_a_secret_without_a_value_is_a_finding_of_doctor_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SECRET", raising=False)
+    topic = of.kafka("localhost:9092", username="me", password="${SECRET}").topic("t")
+    for part in (topic.as_source(None), topic.as_sink("append", ())):
+        (found,) = part.check(None)
+        assert (found.status, "SECRET" in found.found) == ("failed", True)
+
+
 # -------------------------------------------------------------------------------------------------------------- sizes
 
 

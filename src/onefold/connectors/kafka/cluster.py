@@ -120,7 +120,7 @@ class Cluster:
             except Exception as error:
                 if name_of(error) != "GROUP_AUTHORIZATION_FAILED":
                     continue  # a coordinator that is not ready: whoever uses the group is told by that, or waits for it
-                raise self.denied("group", group, "READ") from error
+                raise self.denied("group", group, "READ") from None
             if allowed is not None and "READ" not in allowed:
                 raise self.denied("group", group, "READ")
 
@@ -135,7 +135,7 @@ class Cluster:
         except Exception as error:
             if name_of(error) in ("TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED"):
                 return None
-            raise self.unavailable(error) from error
+            raise self.unavailable(error) from None
 
     def offsets(self, partitions: Iterable[TopicPartition], at: str | int) -> dict[TopicPartition, tuple[int, int]]:
         """(offset, leader epoch) by partition. at: "earliest", "latest", or milliseconds since 1970: the first record
@@ -199,7 +199,7 @@ class Cluster:
         try:
             ready = [token()]
         except Exception as error:
-            raise self._refused_for(Refusal("token", f"{type(error).__name__}: {error}")) from error
+            raise self._refused_for(Refusal("token", f"{type(error).__name__}: {error}")) from None
         return lambda _: ready.pop() if ready else token()
 
     def _matching(self, names: Sequence[str]) -> list[str]:
@@ -215,7 +215,7 @@ class Cluster:
         try:
             listed: Mapping[str, Any] = self._admin.list_topics(timeout=ANSWER_SECONDS).topics
         except Exception as error:
-            raise self.unavailable(error) from error
+            raise self.unavailable(error) from None
         return listed
 
     def _missing(self, name: str) -> OnefoldError:
@@ -234,7 +234,7 @@ class Cluster:
         except Exception as error:
             if missing and name_of(error) == missing:
                 return None
-            raise self.unavailable(error, asked=asked) from error
+            raise self.unavailable(error, asked=asked) from None
 
     def _result(self, answer: Any) -> Any:
         """The client tries for ever to be let in: what it says of that meanwhile decides how long we wait."""

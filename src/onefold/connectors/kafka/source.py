@@ -131,7 +131,7 @@ class KafkaSource:
         for row in remembered.to_pylist() if remembered is not None else []:
             self._starts[TopicPartition(row["topic"], row["partition"])] = Place(row["id"], row["at"])
         self._is_new = not self._starts
-        self._look()
+        self._look(self._cluster.demand_topics(self._topics.names, ["READ"]))
         if not self._known:
             raise SourceRefused(
                 f"{self._label}: there is no such topic.",
@@ -153,7 +153,7 @@ class KafkaSource:
         """All now. New ones are found while reading, within REFRESH_SECONDS."""
         if self._clock.monotonic() - self._looked_at >= REFRESH_SECONDS:
             try:
-                self._look()
+                self._look(self._asked().topics(self._topics.names))
             except SourceUnavailable as error:
                 self._looked_at = self._clock.monotonic()
                 LOG.warning("%s: %s", self._label, error.summary)
@@ -233,15 +233,17 @@ class KafkaSource:
             "isolation.level": self._topics.isolation,
         }
 
-    def _look(self) -> None:
-        """Find topics and partitions. What appears after the first look is read from its beginning."""
+    def _asked(self) -> Cluster:
         cluster = self._cluster
         check(cluster is not None, "a source is opened before it is read")
-        now = cluster.demand_topics(self._topics.names, ["READ"])  # type: ignore[union-attr]
+        return cluster  # type: ignore[return-value]
+
+    def _look(self, now: Mapping[str, Topic]) -> None:
+        """Take topics and partitions in. What appears after the first look is read from its beginning."""
         every = {TopicPartition(topic.name, number): topic for topic in now.values() for number in topic.partitions}
         fresh = [one for one in every if one not in self._starts]
         at = self._topics.start if self._is_new else "earliest"
-        found = cluster.offsets(fresh, at)  # type: ignore[union-attr]
+        found = self._asked().offsets(fresh, at)
         for one in fresh:
             self._starts[one] = Place(every[one].id, found[one][0])
             self._untold.add(one)
@@ -279,9 +281,7 @@ class KafkaSource:
         return self._ends.get(one, math.inf)
 
     def _demand_in_log(self, one: TopicPartition, place: Place) -> None:
-        cluster = self._cluster
-        check(cluster is not None, "a source is opened before it is read")
-        first, last = (cluster.offsets([one], at)[one][0] for at in ("earliest", "latest"))  # type: ignore[union-attr]
+        first, last = (self._asked().offsets([one], at)[one][0] for at in ("earliest", "latest"))
         if not first <= place.at <= last:
             raise self._gone(one, place, first, last)
 
