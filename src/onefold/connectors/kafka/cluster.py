@@ -58,7 +58,9 @@ class TopicPartition:
 
 
 class Cluster:
-    """Answers questions. error: what to raise when nobody answers, SourceUnavailable or SinkUnavailable; when we are
+    """Answers questions. Its errors have no cause: a traceback would show the client's text as it is, not `clean`ed.
+
+    error: what to raise when nobody answers, SourceUnavailable or SinkUnavailable; when we are
     refused, it is SourceRefused or SinkRefused."""
 
     def __init__(self, connection: Connection, error: type[SourceUnavailable | SinkUnavailable]) -> None:
@@ -117,7 +119,9 @@ class Cluster:
         for group, answer in answers.items():
             try:
                 allowed = _allowed(self._result(answer))
-            except Exception as error:
+            except OnefoldError:
+                raise
+            except Exception as error:  # noqa: BLE001
                 if name_of(error) != "GROUP_AUTHORIZATION_FAILED":
                     continue  # a coordinator that is not ready: whoever uses the group is told by that, or waits for it
                 raise self.denied("group", group, "READ") from None
@@ -132,7 +136,7 @@ class Cluster:
         answer = self._admin.describe_configs([asked], request_timeout=ANSWER_SECONDS)[asked]
         try:
             return int(self._result(answer)["max.message.bytes"].value)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             if name_of(error) in ("TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED"):
                 return None
             raise self.unavailable(error) from None
@@ -198,7 +202,7 @@ class Cluster:
         """The client's callback. The first token is asked for now: of one that fails, the client would not tell why."""
         try:
             ready = [token()]
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a function of the user raises
             raise self._refused_for(Refusal("token", f"{type(error).__name__}: {error}")) from None
         return lambda _: ready.pop() if ready else token()
 
@@ -214,7 +218,7 @@ class Cluster:
         self._answer(self._admin.describe_cluster(request_timeout=ANSWER_SECONDS))
         try:
             listed: Mapping[str, Any] = self._admin.list_topics(timeout=ANSWER_SECONDS).topics
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             raise self.unavailable(error) from None
         return listed
 
@@ -231,7 +235,7 @@ class Cluster:
         """None for an answer that says `missing`."""
         try:
             return self._result(answer)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             if missing and name_of(error) == missing:
                 return None
             raise self.unavailable(error, asked=asked) from None
