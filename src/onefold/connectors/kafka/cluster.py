@@ -60,8 +60,9 @@ class TopicPartition:
 class Cluster:
     """Answers questions. Its errors have no cause: a traceback would show the client's text as it is, not `clean`ed.
 
-    error: what to raise when nobody answers, SourceUnavailable or SinkUnavailable; when we are
-    refused, it is SourceRefused or SinkRefused."""
+    error: what to raise when nobody answers, SourceUnavailable or SinkUnavailable; when we are refused, it is
+    SourceRefused or SinkRefused.
+    """
 
     def __init__(self, connection: Connection, error: type[SourceUnavailable | SinkUnavailable]) -> None:
         from confluent_kafka import KafkaException
