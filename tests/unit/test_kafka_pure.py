@@ -224,8 +224,15 @@ def test_few_rows_are_looked_at_when_one_is_large() -> None:
     notes = ["x" * 100] * 100_000
     notes[70_000] = "x" * 2_000_000
     batch = pa.record_batch({"note": notes})
-    assert 1 <= sum(part.num_rows for part in suspects(batch, 1_000_000)) <= 128
+    assert 1 <= sum(part.num_rows for part in suspects(batch, 1_000_000)) <= 16
     assert not list(suspects(batch.slice(0, 70_000), 1_000_000))
+
+
+def test_small_limits_are_measured_in_few_slices() -> None:
+    batch = pa.record_batch({"note": ["x" * 1_000] * 20_000})
+    parts = list(suspects(batch, 2_000))
+    assert sum(part.num_rows for part in parts) == 20_000
+    assert len(parts) <= 6
 
 
 def test_rows_with_parts_are_always_looked_at() -> None:

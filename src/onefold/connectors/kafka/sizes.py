@@ -28,7 +28,10 @@ BATCH_FRAME_BYTES = 61 + 4
 
 ONE_BY_ONE = {"batch.num.messages": "1"}
 
-_SLICE_ROWS = 64
+_FEW_ROWS = 8
+_MOST_ROWS = 4096
+"""Written as JSON together, to be measured."""
+
 _CELL_BYTES = 40
 """What a cell takes in JSON beside its name and its bytes, at most."""
 
@@ -80,18 +83,31 @@ def limits_of(connection: Connection, topic_bytes: int | None, *, is_keyed: bool
 
 def suspects(batch: pa.RecordBatch, size_bytes: int) -> Iterator[pa.RecordBatch]:
     """Slices in which a row may make a message of more than size_bytes; none is left out, few are given."""
-    flat = not any(pa.types.is_nested(column.type) for column in batch.schema)
+    first = last = 0
+    for start, end in _suspected(batch, size_bytes):
+        if start > last or end - first > _MOST_ROWS:
+            if last > first:
+                yield batch.slice(first, last - first)
+            first = start
+        last = end
+    if last > first:
+        yield batch.slice(first, last - first)
+
+
+def _suspected(batch: pa.RecordBatch, size_bytes: int) -> Iterator[tuple[int, int]]:
+    """Rows from and to, in their order: halved until a slice is either harmless as a whole, or small."""
+    is_flat = not any(pa.types.is_nested(column.type) for column in batch.schema)
     frame = sum(len(name.encode()) + _CELL_BYTES for name in batch.schema.names)
-    waiting = [batch] if batch.num_rows else []
+    waiting = [(0, batch.num_rows)] if batch.num_rows else []
     while waiting:
-        part = waiting.pop()
-        if flat and _ESCAPED * (frame + part.nbytes) <= size_bytes:
+        start, end = waiting.pop()
+        if is_flat and _ESCAPED * (frame + batch.slice(start, end - start).nbytes) <= size_bytes:
             continue
-        if part.num_rows <= _SLICE_ROWS or not flat:
-            yield part
+        if end - start <= _FEW_ROWS or not is_flat:
+            yield start, end
             continue
-        half = part.num_rows // 2
-        waiting += [part.slice(half), part.slice(0, half)]
+        half = (start + end) // 2
+        waiting += [(half, end), (start, half)]
 
 
 def largest_message(values: pa.LargeBinaryArray, keys: pa.LargeBinaryArray | None) -> int:
