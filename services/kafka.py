@@ -12,10 +12,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,6 +27,7 @@ VARIABLE = "ONEFOLD_KAFKA"
 """Names the brokers of a cluster to use instead: host:port[,host:port]."""
 
 START_SECONDS = 60.0
+TIED = str(Path(__file__).with_name("tied.py"))
 _JVM = ("-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
@@ -53,6 +55,7 @@ class Broker:
         self.port_behind_proxy = free_port() if proxy_port else 0
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._life: int | None = None
         self._port, self._controller_port = port or free_port(), free_port()
 
     def __enter__(self) -> Self:
@@ -61,7 +64,8 @@ class Broker:
         self._write_settings()
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         levels = [text for name, level in self._features.items() for text in ("--feature", f"{name}={level}")]
-        self._run("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._file), *levels)
+        format_it = ["format", f"--cluster-id={cluster}", "-c", str(self._file), *levels, *self._storage()]
+        self._run("kafka.tools.StorageTool", *format_it)
         self.start()
         return self
 
@@ -80,13 +84,16 @@ class Broker:
     def start(self) -> None:
         """Start it, and wait until it answers. Raises ServiceMissing."""
         log = self._path / "broker.log"
+        command = [java(), *_JVM, "-cp", f"{jars()}/*", "kafka.Kafka", str(self._file)]
+        read_end, self._life = os.pipe()
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [*_leash(), java(), *_JVM, "-cp", f"{jars()}/*", "kafka.Kafka", str(self._file)],
+                [sys.executable, "-ES", TIED, str(read_end), *command], pass_fds=[read_end],
                 stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
+        os.close(read_end)
         deadline = time.monotonic() + START_SECONDS
-        while not answers(self._port):
+        while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 text = log.read_text("utf-8", "replace")[-3000:]
                 self.kill()
@@ -127,6 +134,21 @@ class Broker:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, number)
             process.wait()
+        life, self._life = self._life, None
+        if life is not None:
+            os.close(life)
+
+    def more_settings(self) -> Mapping[str, str]:
+        """Of a special broker; made when its folder is there."""
+        return {}
+
+    def _answers(self) -> bool:
+        """Whether it can be asked."""
+        return answers(self._port)
+
+    def _storage(self) -> Sequence[str]:
+        """Further arguments for the tool that makes its storage."""
+        return ()
 
     def _run(self, main: str, *arguments: str) -> None:
         command = [java(), *_JVM, "-cp", f"{jars()}/*", main, *arguments]
@@ -163,7 +185,7 @@ class Broker:
             "transaction.state.log.num.partitions": "4",
             "transaction.state.log.replication.factor": "1",
         }
-        lines = [f"{name}={value}\n" for name, value in {**small, **self._settings}.items()]
+        lines = [f"{name}={value}\n" for name, value in {**small, **self.more_settings(), **self._settings}.items()]
         self._file.write_text("".join(lines))
 
 
@@ -176,11 +198,6 @@ def running() -> Iterator[str]:
         return
     with Broker() as broker:
         yield broker.address
-
-
-def _leash() -> list[str]:
-    """So that it dies with us even if we are killed, where the system has the means."""
-    return ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
 
 
 def free_port() -> int:

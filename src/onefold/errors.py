@@ -27,6 +27,7 @@
     │   └── SpoolFull         undelivered epochs have reached the spool's quota
     ├── SourceError
     │   ├── InputLost         positions that we still need are gone
+    │   ├── SourceRefused     it does not exist, or we are not allowed
     │   └── SourceUnavailable the source cannot be reached; nothing happened
     ├── SinkError
     │   ├── SinkRefused       it does not exist, or we are not allowed
@@ -50,8 +51,8 @@ __all__ = [
     "FlowNotFound", "GuaranteeRefused", "InputLost", "InvariantBroken", "JournalLocked", "ModuleFailed", "NameTaken",
     "NotSupported", "OnefoldError", "OutcomeUnknown", "PlanChanged", "RowsRefused", "SchemaError", "SettingMissing",
     "SinkChanged", "SinkError", "SinkForked", "SinkRefused", "SinkRestored", "SinkUnavailable", "SourceError",
-    "SourceUnavailable", "SpoolFull", "StateError", "StateUnknown", "TargetTaken", "TokenRefused", "TooManyDead",
-    "UserCodeError", "check",
+    "SourceRefused", "SourceUnavailable", "SpoolFull", "StateError", "StateUnknown", "TargetTaken", "TokenRefused",
+    "TooManyDead", "UserCodeError", "check",
 ]  # fmt: skip
 
 
@@ -291,6 +292,14 @@ class InputLost(SourceError):
 
     code = "input-lost"
     retry_is_safe = False
+
+
+class SourceRefused(SourceError):
+    """The source will not have us: what is to be read does not exist, or is not allowed."""
+
+    code = "source-refused"
+    retry_is_safe = False
+    next_default = "Check its address, user name, password and permissions, then run again: nothing is lost."
 
 
 class SourceUnavailable(SourceError):

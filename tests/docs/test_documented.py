@@ -96,3 +96,12 @@ def test_every_how_to_page_is_listed() -> None:
 def test_the_module_of_every_verb_exists() -> None:
     for module, _ in VERBS.values():
         assert isinstance(importlib.import_module(f"onefold.cli.{module}").command, click.Command)
+
+
+def test_the_options_of_a_kafka_connection_are_all_documented_and_no_others() -> None:
+    from onefold.connectors.kafka.connection import FREE_OPTIONS
+
+    text = (REFERENCE.parent / "how-to" / "secured-kafka.md").read_text("utf-8")
+    table = text[text.index("\n## Options\n") :]
+    first_cells = " ".join(re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE))
+    assert sorted(re.findall(r"`([^`]+)`", first_cells)) == sorted(FREE_OPTIONS)

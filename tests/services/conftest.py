@@ -10,6 +10,8 @@ import pytest
 from onefold.testing.harness import ForkServer
 from services import kafka
 from services.jars import ServiceMissing
+from services.secured import SecuredBroker
+from tests.services.secured_kafka import PASSWORDS, World
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +28,18 @@ def cluster() -> Iterator[str]:
 def server(cluster: str) -> Iterator[ForkServer]:
     with ForkServer() as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[World]:
+    """A secured broker; alice may do what a flow needs with topics in-… and out-…"""
+    try:
+        with SecuredBroker(PASSWORDS) as broker:
+            made = World(broker)
+            grants = [("topic", "in-*", "READ"), ("group", "onefold.*", "READ"), ("topic", "out-*", "READ")]
+            grants += [("topic", "out-*", "WRITE"), ("transactional_id", "onefold.*", "WRITE")]
+            for user in ("alice", "locked"):
+                made.grant(user, *grants)
+            yield made
+    except ServiceMissing as missing:
+        pytest.skip(str(missing))

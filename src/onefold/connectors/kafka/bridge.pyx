@@ -64,6 +64,15 @@ cdef extern from "librdkafka.h" nogil:
     void rd_kafka_conf_destroy(rd_kafka_conf_t *conf)
     int rd_kafka_conf_set(rd_kafka_conf_t *conf, const char *name, const char *value, char *errstr, size_t size)
     void rd_kafka_conf_set_events(rd_kafka_conf_t *conf, int events)
+    void rd_kafka_conf_set_opaque(rd_kafka_conf_t *conf, void *opaque)
+    void rd_kafka_conf_enable_sasl_queue(rd_kafka_conf_t *conf, int is_enabled)
+    void rd_kafka_conf_set_oauthbearer_token_refresh_cb(
+        rd_kafka_conf_t *conf, void (*refresh)(rd_kafka_t *rk, const char *config, void *opaque) noexcept nogil)
+    rd_kafka_error_t *rd_kafka_sasl_background_callbacks_enable(rd_kafka_t *rk)
+    int rd_kafka_oauthbearer_set_token(
+        rd_kafka_t *rk, const char *token, int64_t over_at_ms, const char *principal, const char **extensions,
+        size_t extension_count, char *errstr, size_t size)
+    int rd_kafka_oauthbearer_set_token_failure(rd_kafka_t *rk, const char *errstr)
     rd_kafka_t *rd_kafka_new(int type, rd_kafka_conf_t *conf, char *errstr, size_t size)
     void rd_kafka_destroy_flags(rd_kafka_t *rk, int flags)
     int rd_kafka_fatal_error(rd_kafka_t *rk, char *errstr, size_t size)
@@ -181,9 +190,27 @@ def version():
     return rd_kafka_version()
 
 
-cdef class Client:
-    """A handle. settings: names and texts as librdkafka knows them. Raises KafkaFault for one that it refuses."""
+cdef void _refresh(rd_kafka_t *rk, const char *config, void *opaque) noexcept with gil:
+    """librdkafka asks for a token, on a thread of its own, so that it gets one whatever else waits."""
+    cdef char errstr[TEXT_BYTES]
+    cdef int64_t over_at_ms
+    errstr[0] = 0
+    try:
+        token, over_at = (<object>opaque)()
+        text, over_at_ms = token.encode(), <int64_t>(over_at * 1000)
+        if not rd_kafka_oauthbearer_set_token(rk, text, over_at_ms, b"", NULL, 0, errstr, TEXT_BYTES):
+            return
+        why = _text(errstr)
+    except BaseException as error:  # it has no caller: the client tells it as an error of authentication
+        why = f"{type(error).__name__}: {error}"
+    rd_kafka_oauthbearer_set_token_failure(rk, why.encode())
 
+
+cdef class Client:
+    """A handle. settings: names and texts as librdkafka knows them. token: gives an access token and when it is over
+    (seconds since 1970), called by other threads. Raises KafkaFault for a setting that it refuses."""
+
+    cdef object _token
     cdef rd_kafka_t *_rk
     cdef rd_kafka_queue_t *_main
 
@@ -191,7 +218,7 @@ cdef class Client:
         self._rk = NULL
         self._main = NULL
 
-    cdef _connect(self, int kind, settings, int events):
+    cdef _connect(self, int kind, settings, int events, token):
         cdef char errstr[TEXT_BYTES]
         cdef rd_kafka_conf_t *conf = rd_kafka_conf_new()
         for name, value in {**settings, "log.queue": "true"}.items():
@@ -199,11 +226,18 @@ cdef class Client:
                 rd_kafka_conf_destroy(conf)
                 raise KafkaFault(-186, "_INVALID_ARG", _text(errstr))
         rd_kafka_conf_set_events(conf, events | OF_EVENT_LOG | OF_EVENT_ERROR | OF_EVENT_STATS)
+        if token is not None:
+            self._token = token
+            rd_kafka_conf_set_opaque(conf, <void *>token)
+            rd_kafka_conf_enable_sasl_queue(conf, 1)
+            rd_kafka_conf_set_oauthbearer_token_refresh_cb(conf, _refresh)
         self._rk = rd_kafka_new(kind, conf, errstr, TEXT_BYTES)
         if self._rk == NULL:
             rd_kafka_conf_destroy(conf)
             raise KafkaFault(-186, "_INVALID_ARG", _text(errstr))
         rd_kafka_set_log_queue(self._rk, NULL)
+        if token is not None:
+            _raise_if(rd_kafka_sasl_background_callbacks_enable(self._rk))
         self._main = rd_kafka_queue_get_main(self._rk)
 
     def poll(self, int timeout_ms):
@@ -283,11 +317,12 @@ cdef class Client:
         self._destroy()
 
 
+@cython.no_gc_clear
 cdef class Consumer(Client):
     """Reads partitions that are given to it; belongs to no group's membership."""
 
-    def __init__(self, settings):
-        self._connect(OF_CONSUMER, settings, 0)
+    def __init__(self, settings, token=None):
+        self._connect(OF_CONSUMER, settings, 0, token)
 
     def attach(self, str topic, int32_t partition, int64_t offset, int32_t leader_epoch, int wake):
         """Fetch a partition from an offset on into a queue of its own. leader_epoch: -1 when unknown; else librdkafka
@@ -529,9 +564,9 @@ cdef class Producer(Client):
 
     cdef object _lent
 
-    def __init__(self, settings):
+    def __init__(self, settings, token=None):
         self._lent = []
-        self._connect(OF_PRODUCER, settings, OF_EVENT_DR)
+        self._connect(OF_PRODUCER, settings, OF_EVENT_DR, token)
 
     def produce(self, str topic, values, keys, partitions=None, *, int64_t first=0):
         """Put messages into the queue from row `first` on; returns how many rows of the batch are in it now.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from onefold.connectors.kafka.connection import Connection, Mechanism, names_of
+from onefold.connectors.kafka.connection import Connection, Mechanism, TokenOf, names_of
 from onefold.connectors.kafka.sink import KafkaSink
 from onefold.connectors.kafka.source import KafkaSource, Topics
 from onefold.errors import BuildError, NotSupported
@@ -26,6 +26,7 @@ def kafka(
     certificate: str | None = None,
     key: str | None = None,
     tls: bool = False,
+    token: TokenOf | None = None,
     options: Mapping[str, str] | None = None,
 ) -> Kafka:
     """A Kafka cluster. All texts may hold ${NAME}. Nothing is connected before a flow runs.
@@ -34,10 +35,11 @@ def kafka(
         brokers: host:port, with commas between several.
         username, password, mechanism: SASL; PLAIN when no mechanism is named.
         ca, certificate, key: PEM files: whom to trust, and who we are. Any of them means TLS, as tls=True does.
+        token: for OAUTHBEARER: gives an access token and when it is over, in seconds since 1970.
         options: settings of librdkafka by name. Those that the guarantees hang on are refused.
     """
     given = {name: str(value) for name, value in (options or {}).items()}
-    return Kafka(Connection(brokers, username, password, mechanism, ca, certificate, key, tls, given))
+    return Kafka(Connection(brokers, username, password, mechanism, ca, certificate, key, tls, given, token))
 
 
 @dataclass(frozen=True)

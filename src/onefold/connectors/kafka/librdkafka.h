@@ -59,6 +59,15 @@ rd_kafka_conf_t *rd_kafka_conf_new(void);
 void rd_kafka_conf_destroy(rd_kafka_conf_t *conf);
 int rd_kafka_conf_set(rd_kafka_conf_t *conf, const char *name, const char *value, char *errstr, size_t size);
 void rd_kafka_conf_set_events(rd_kafka_conf_t *conf, int events);
+void rd_kafka_conf_set_opaque(rd_kafka_conf_t *conf, void *opaque);
+void rd_kafka_conf_enable_sasl_queue(rd_kafka_conf_t *conf, int is_enabled);
+void rd_kafka_conf_set_oauthbearer_token_refresh_cb(
+    rd_kafka_conf_t *conf, void (*refresh)(rd_kafka_t *rk, const char *config, void *opaque));
+rd_kafka_error_t *rd_kafka_sasl_background_callbacks_enable(rd_kafka_t *rk);
+int rd_kafka_oauthbearer_set_token(
+    rd_kafka_t *rk, const char *token, int64_t over_at_ms, const char *principal, const char **extensions,
+    size_t extension_count, char *errstr, size_t size);
+int rd_kafka_oauthbearer_set_token_failure(rd_kafka_t *rk, const char *errstr);
 rd_kafka_t *rd_kafka_new(int type, rd_kafka_conf_t *conf, char *errstr, size_t size);
 void rd_kafka_destroy_flags(rd_kafka_t *rk, int flags);
 int rd_kafka_fatal_error(rd_kafka_t *rk, char *errstr, size_t size);

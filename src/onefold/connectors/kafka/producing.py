@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from onefold.connectors.kafka.connection import Connection
 from onefold.connectors.kafka.library import bridge
 from onefold.protocols import Clock
 
@@ -40,7 +41,8 @@ _SUSPECT = ("txretries", "req_timeouts")
 class Producing:
     """A producer's life: from `Producing(…)` to `close`. settings: librdkafka's. Raises KafkaFault."""
 
-    def __init__(self, settings: Mapping[str, str], clock: Clock) -> None:
+    def __init__(self, settings: Mapping[str, str], connection: Connection, clock: Clock) -> None:
+        self._connection = connection
         self._clock = clock
         self._seen: dict[str, int] = {}
         self.is_suspect = False
@@ -50,7 +52,7 @@ class Producing:
         self._lock = threading.Lock()
         self._is_called = False
         self._is_closed = False
-        self._producer = bridge().Producer({**settings, "statistics.interval.ms": str(STATS_MS)})
+        self._producer = bridge().Producer({**settings, "statistics.interval.ms": str(STATS_MS)}, connection.token)
 
     def begin(self, timeout_seconds: float) -> None:
         """Fence every other producer of the same transactional.id."""
@@ -141,10 +143,10 @@ class Producing:
                     self.first_fault = self.first_fault or fault
                     self.failed += failed
                 case ("error", fault):
-                    LOG.info("kafka: %s", fault.text)
+                    LOG.info("kafka: %s", self._connection.clean(fault.text))
                     self.is_suspect = True
                 case ("log", _, facility, text) if facility in _SUSPECT_LOGS:
-                    LOG.info("kafka: %s", text)
+                    LOG.info("kafka: %s", self._connection.clean(text))
                     self.is_suspect = True
                 case ("stats", text):
                     self._judge(text)

@@ -48,7 +48,7 @@ def read_topic(
     first, last = cluster.offsets(parts, "earliest"), cluster.offsets(parts, "latest")
     values: list[pa.Array] = []
     keys: list[pa.Array] = []
-    consumer = bridge().Consumer(consumer_settings(connection, "onefold"))
+    consumer = bridge().Consumer(consumer_settings(connection, "onefold"), connection.token)
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     try:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from onefold.clock import SystemClock
 from onefold.connectors.kafka.cluster import ANSWER_SECONDS, Cluster
 from onefold.connectors.kafka.connection import Connection
 from onefold.connectors.kafka.library import bridge
+from onefold.connectors.kafka.messages import messages_of, rows_from
 from onefold.connectors.kafka.producing import Producing
 from onefold.connectors.kafka.reading import consumer_settings, read_topic
+from onefold.connectors.kafka.refusal import refusal_of
+from onefold.connectors.kafka.sizes import NO_LIMITS, largest_message, limits_of, suspects
 from onefold.connectors.kafka.token import (
     from_metadata,
     group_of,
@@ -29,7 +31,6 @@ from onefold.connectors.kafka.token import (
     to_metadata,
 )
 from onefold.connectors.spooling import (
-    OP_COLUMN,
     SpooledSink,
     described,
     refuse_inexact,
@@ -37,10 +38,10 @@ from onefold.connectors.spooling import (
     refuse_token,
     rows_of,
     same_token,
-    stored_schema,
 )
 from onefold.disk import durable_step
 from onefold.errors import (
+    OnefoldError,
     OutcomeUnknown,
     RowsRefused,
     SchemaError,
@@ -49,10 +50,10 @@ from onefold.errors import (
     SinkUnavailable,
     TokenRefused,
 )
-from onefold.formats.json import JsonLines
 from onefold.formats.write import json_values
 from onefold.protocols import CheckResult, Clock, SinkPromise
-from onefold.types import Binding, CommitClass, Guarantee, Receipt, Token, TokenMove
+from onefold.settings import resolve
+from onefold.types import Binding, CommitClass, EpochHead, Guarantee, Receipt, Token, TokenMove
 
 __all__ = ["KafkaSink"]
 
@@ -68,12 +69,7 @@ PAUSE_MS = 100
 
 _NOT_YET = ("NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS")
 _TOO_LARGE = ("MSG_SIZE_TOO_LARGE", "_MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE")
-_REFUSALS = (
-    "TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED",
-    "TRANSACTIONAL_ID_AUTHORIZATION_FAILED", "_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED",
-    "INVALID_TRANSACTION_TIMEOUT", "UNSUPPORTED_VERSION", "_UNSUPPORTED_FEATURE",
-    "_INVALID_ARG",
-)  # fmt: skip
+_REFUSALS = ("INVALID_TRANSACTION_TIMEOUT", "UNSUPPORTED_VERSION", "_UNSUPPORTED_FEATURE", "_INVALID_ARG")
 
 
 class KafkaSink(SpooledSink):
@@ -91,6 +87,7 @@ class KafkaSink(SpooledSink):
         self._token: Token | None = None
         self._renewed_at = -math.inf
         self._owners: list[Sequence[str]] = []
+        self._limits = NO_LIMITS
 
     @property
     def promise(self) -> SinkPromise:
@@ -116,14 +113,12 @@ class KafkaSink(SpooledSink):
         """
         self._binding = binding
         self.close()
-        topics = Cluster(self._connection, SinkUnavailable).topics([self._topic])
-        if self._topic not in topics:
-            raise SinkRefused(
-                f"{self._label} does not exist.", sink=binding.sink, next_step="Make the topic, or correct its name."
-            )
         refuse_inexact(json_values, binding.schema, self._label, "a type that JSON has")
+        cluster = self._permitted(binding)
+        limits = limits_of(self._connection, cluster.message_bytes(self._topic), is_keyed=bool(self._key))
+        self._limits = limits.one_by_one() if self._limits.is_one_by_one else limits
         with self._answers():
-            self._producing = Producing(self._settings(), self._clock)
+            self._producing = Producing(self._settings(), self._connection, self._clock)
             if binding.guarantee is Guarantee.EXACTLY_ONCE:
                 self._owners = owners_from_metadata(self._offset_of(owners_group(self._topic))[1])
                 others = [owner for owner in self._owners if tuple(owner) != self._owner]
@@ -135,6 +130,10 @@ class KafkaSink(SpooledSink):
                     self._rewrite_token(self._producing)
                 return self._token
         return None
+
+    def prepare(self, epoch: EpochHead, batches: Iterable[pa.RecordBatch]) -> Receipt:
+        """Spool the rows, unless one makes a message that the topic can never take. Raises RowsRefused, DiskError."""
+        return super().prepare(epoch, map(self._fitting, batches))
 
     @property
     def renew_every_seconds(self) -> float:
@@ -154,7 +153,7 @@ class KafkaSink(SpooledSink):
     def commit(self, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
         """With a move: rows and token in one transaction. Without: rows, acknowledged, or sent and forgotten."""
         rows = rows_of(self.binding, receipts)
-        values, keys = self._messages(rows)
+        values, keys = messages_of(rows, self.binding, self._key, self._label)
         producing = self._producing
         if producing is None or producing.is_spent():
             self.close()
@@ -176,7 +175,7 @@ class KafkaSink(SpooledSink):
         except bridge().KafkaFault as error:
             is_fenced = producing.is_fenced() and self._clock.monotonic() < deadline  # later it may have expired
             self._throw_away(producing)
-            raise self._fenced(move) if move and is_fenced else self._commit_error(error) from error
+            raise self._fenced(move) if move and is_fenced else self._commit_error(error, len(values)) from error
         except TimeoutError as error:
             self._throw_away(producing)
             raise OutcomeUnknown(f"{self._label} took too long.", sink=self.binding.sink) from error
@@ -199,17 +198,16 @@ class KafkaSink(SpooledSink):
                 before = self._read_token()
                 values, keys = read_topic(self._connection, self._topic, ANSWER_SECONDS, self._clock)
                 if same_token(before, self._read_token()):
-                    return self._rows_of(values, keys), before
+                    return rows_from(values, keys, self.binding), before
         raise SinkUnavailable(f"{self._label} is written too fast to be read in one snapshot.", sink=binding.sink)
 
     def check(self, binding: Binding | None) -> Sequence[CheckResult]:
         """Is the topic there? Writes nothing and fences nobody."""
         try:
-            found = Cluster(self._connection, SinkUnavailable).topics([self._topic])
-        except SinkUnavailable as error:
+            cluster = Cluster(self._connection, SinkUnavailable)
+            found = cluster.demand_topics([self._topic], ["WRITE"])
+        except OnefoldError as error:
             return [CheckResult(self._label, "failed", error.summary, error.next_step or "")]
-        if self._topic not in found:
-            return [CheckResult(self._label, "failed", "no such topic", "Make it, or correct the name.")]
         return [CheckResult(self._label, "ok", f"{len(found[self._topic].partitions)} partitions")]
 
     # ------------------------------------------------------------------------------------------------------- inner
@@ -218,13 +216,44 @@ class KafkaSink(SpooledSink):
     def _label(self) -> str:
         return f"{self._connection.label}.topic({self._topic})"
 
+    def _permitted(self, binding: Binding) -> Cluster:
+        """What can be known before anything is sealed: may we do all that a delivery does? A token is an offset of the
+        topic, for which brokers ask READ. The transactional id is asked by using it."""
+        cluster = Cluster(self._connection, SinkUnavailable)
+        is_exact = binding.guarantee is Guarantee.EXACTLY_ONCE
+        cluster.demand_topics([self._topic], ["WRITE", "READ"] if is_exact else ["WRITE"])
+        if is_exact:
+            cluster.demand_groups([self._token_group, owners_group(self._topic)])
+        return cluster
+
+    def _fitting(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The batch. Raises RowsRefused."""
+        for part in suspects(batch, self._limits.size_bytes):
+            rows = pa.Table.from_batches([part])
+            values, keys = messages_of(rows, self.binding, self._key, self._label)
+            largest = largest_message(values, keys)
+            if largest > self._limits.size_bytes:
+                raise RowsRefused(
+                    f"A row is too large for {self._label}. Nothing of its epoch was sealed.",
+                    found=f"a message of {largest:,} bytes",
+                    expected=f"at most {self._limits.size_bytes:,}: {self._limits.reason}",
+                    next_step="Raise it, or leave such rows or columns out with where(…) or select(…), then run again.",
+                    sink=self.binding.sink,
+                )
+        return batch
+
+    @property
+    def _transactional_id(self) -> str:
+        return f"onefold.{self.binding.flow}.{self.binding.lane}.{self.binding.sink}"
+
     @property
     def _token_group(self) -> str:
         return group_of(self.binding.flow, self.binding.lane, self.binding.sink)
 
     @property
     def _transaction_seconds(self) -> float:
-        return float(self._connection.options.get("transaction.timeout.ms", TRANSACTION_SECONDS * 1000)) / 1000
+        given = self._connection.options.get("transaction.timeout.ms")
+        return TRANSACTION_SECONDS if given is None else float(resolve(given)) / 1000
 
     def _settings(self) -> dict[str, str]:
         binding = self.binding
@@ -232,13 +261,13 @@ class KafkaSink(SpooledSink):
             "linger.ms": "5",
             "queue.buffering.max.messages": "500000",
             "partitioner": "murmur2_random",
+            **self._limits.batching,
             **self._connection.settings(),
         }
         wanted.pop("transaction.timeout.ms", None)
         if binding.guarantee is Guarantee.EXACTLY_ONCE:
-            name = f"onefold.{binding.flow}.{binding.lane}.{binding.sink}"
             timeout = str(int(self._transaction_seconds * 1000))
-            return wanted | {"transactional.id": name, "transaction.timeout.ms": timeout}
+            return wanted | {"transactional.id": self._transactional_id, "transaction.timeout.ms": timeout}
         if binding.guarantee is Guarantee.AT_LEAST_ONCE:
             return wanted | {"enable.idempotence": "true"}
         return wanted | {"acks": "0", "message.send.max.retries": "0"}
@@ -268,7 +297,7 @@ class KafkaSink(SpooledSink):
     def _offset_of(self, group: str) -> tuple[int, bytes]:
         """Committed only: of a transaction that is not decided yet the broker says so, and we wait."""
         compiled = bridge()
-        consumer = compiled.Consumer(consumer_settings(self._connection, group))
+        consumer = compiled.Consumer(consumer_settings(self._connection, group), self._connection.token)
         deadline = self._clock.monotonic() + ANSWER_SECONDS
         try:
             while True:
@@ -298,55 +327,37 @@ class KafkaSink(SpooledSink):
                 next_step="Somebody else uses this group. Give the flow or the sink another name.",
             ) from error
 
-    def _messages(self, rows: pa.Table) -> tuple[pa.LargeBinaryArray, pa.LargeBinaryArray | None]:
-        stored = rows.select(stored_schema(self.binding).names)
-        values = json_values(stored)
-        if OP_COLUMN in rows.column_names:
-            is_delete = pc.equal(rows.column(OP_COLUMN), "delete").combine_chunks()
-            values = pc.if_else(is_delete, pa.scalar(None, pa.large_binary()), values)
-        if not self._key:
-            return values, None
-        keys = self._keys(stored)
-        if self.binding.mode == "upsert" and keys.null_count:
-            raise RowsRefused(
-                f"{self._label} is written by key, and {keys.null_count} rows have none.",
-                sink=self.binding.sink,
-                column=", ".join(self._key),
-            )
-        return values, keys
-
-    def _rows_of(self, values: pa.ChunkedArray, keys: pa.ChunkedArray) -> pa.Table:
-        if self.binding.mode == "upsert":
-            newest = {key: place for place, key in enumerate(keys.to_pylist())}
-            values = values.take(pa.array(sorted(newest.values()), pa.int64())).drop_null()
-        schema = stored_schema(self.binding)
-        return JsonLines().decode(values, schema, is_lenient=False).rows
-
-    def _keys(self, rows: pa.Table) -> pa.LargeBinaryArray:
-        if len(self._key) == 1:
-            column = rows.column(self._key[0])
-            if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
-                return pc.cast(column, pa.large_binary()).combine_chunks()
-        return json_values(rows.select(list(self._key)))
-
     @contextlib.contextmanager
     def _answers(self) -> Any:
         try:
             yield
         except bridge().KafkaFault as error:
             self.close()
-            raise self._open_error(error.name, error.text) from error
+            raise self._open_error(error) from None
         except TimeoutError as error:
             self.close()
-            raise self._open_error("_TIMED_OUT", str(error)) from error
+            raise SinkUnavailable(
+                f"{self._label} cannot be written now.", found=error, sink=self.binding.sink
+            ) from error
         except BaseException:
             self.close()
             raise
 
-    def _open_error(self, name: str, text: str) -> SinkRefused | SinkUnavailable:
-        kind = SinkRefused if name in _REFUSALS else SinkUnavailable
+    def _open_error(self, error: Any) -> OnefoldError:
+        cluster = Cluster(self._connection, SinkUnavailable)
+        if error.name == "TRANSACTIONAL_ID_AUTHORIZATION_FAILED":
+            return cluster.denied("transactional id", self._transactional_id, "WRITE")
+        if error.name == "CLUSTER_AUTHORIZATION_FAILED":  # a broker before 3.0, which asks this of idempotent producers
+            return cluster.denied("cluster", "kafka-cluster", "IDEMPOTENT_WRITE")
+        asked = (
+            ("topic", self._topic, "WRITE") if error.name.startswith("TOPIC") else ("group", self._token_group, "READ")
+        )
+        if error.name.endswith("_AUTHORIZATION_FAILED") or refusal_of(error.name, error.text) is not None:
+            return cluster.unavailable(error, asked=asked)
+        kind = SinkRefused if error.name in _REFUSALS else SinkUnavailable
         said = "refuses us" if kind is SinkRefused else "cannot be written now"
-        return kind(f"{self._label} {said}.", found=f"{name}: {text}", sink=self.binding.sink)
+        found = self._connection.clean(f"{error.name}: {error.text}")
+        return kind(f"{self._label} {said}.", found=found, sink=self.binding.sink)
 
     def _refuse_changes(self, written: Mapping[str, str]) -> None:
         for column in self.binding.schema:
@@ -373,14 +384,16 @@ class KafkaSink(SpooledSink):
         self._producing = None
         producing.close()
 
-    def _commit_error(self, error: Any) -> RowsRefused | OutcomeUnknown:
-        if error.name in _TOO_LARGE:  # it was never in the log: the transaction is aborted by the next open
-            return RowsRefused(
-                f"{self._label} refuses a message for its size.",
-                found=error.text,
-                sink=self.binding.sink,
-                next_step="Raise max.message.bytes of the topic and message.max.bytes here, or write less in a row.",
-            )
-        return OutcomeUnknown(
-            f"{self._label} did not answer for certain.", found=f"{error.name}: {error.text}", sink=self.binding.sink
+    def _commit_error(self, error: Any, messages: int) -> RowsRefused | SinkUnavailable | OutcomeUnknown:
+        found = self._connection.clean(f"{error.name}: {error.text}")
+        if error.name not in _TOO_LARGE:
+            return OutcomeUnknown(f"{self._label} did not answer for certain.", found=found, sink=self.binding.sink)
+        if messages > 1 and not self._limits.is_one_by_one:  # it was never in the log: the next open aborts the rest
+            self._limits = self._limits.one_by_one()
+            return SinkUnavailable(f"{self._label} takes smaller batches than we sent.", sink=self.binding.sink)
+        return RowsRefused(
+            f"{self._label} refuses a message for its size.",
+            found=found,
+            sink=self.binding.sink,
+            next_step="Raise max.message.bytes of the topic and message.max.bytes here, then run again.",
         )

@@ -25,7 +25,8 @@ from onefold.connectors.kafka.connection import Connection
 from onefold.connectors.kafka.lane import Lane
 from onefold.connectors.kafka.library import bridge
 from onefold.connectors.kafka.place import MEMORY, Place
-from onefold.errors import InputLost, SourceError, SourceUnavailable, check
+from onefold.connectors.kafka.refusal import refusal_of
+from onefold.errors import InputLost, OnefoldError, SourceError, SourceRefused, SourceUnavailable, check
 from onefold.protocols import CheckResult, Clock, Limit, Read, Reading, SourcePromise
 from onefold.types import Binding, PartitionId, Position
 
@@ -84,6 +85,7 @@ class KafkaSource:
         self._untold: set[TopicPartition] = set()
         self._is_new = True
         self._looked_at = 0.0
+        self._refused_at = -math.inf
         self._ends: dict[TopicPartition, int] = {}
         self._asked: Ends | None = None
         self._asked_at = self._ends_at = -math.inf
@@ -125,34 +127,37 @@ class KafkaSource:
         return label == self._connection.label and is_named
 
     def open(self, remembered: pa.Table | None) -> None:
-        """Connect and look at the topics. Raises SourceUnavailable, SettingMissing, ExtraMissing."""
+        """Connect, look at the topics, and ask what we may do. Raises SourceRefused, SourceUnavailable, SettingMissing,
+        ExtraMissing."""
         self.close()
         self._cluster = Cluster(self._connection, SourceUnavailable)
         self._starts, self._known, self._lanes, self._untold = {}, {}, {}, set()
         for row in remembered.to_pylist() if remembered is not None else []:
             self._starts[TopicPartition(row["topic"], row["partition"])] = Place(row["id"], row["at"])
         self._is_new = not self._starts
-        self._look()
+        self._look(self._cluster.demand_topics(self._topics.names, ["READ"]))
         if not self._known:
-            raise SourceUnavailable(
-                f"{self._label} does not exist.",
+            raise SourceRefused(
+                f"{self._label}: there is no such topic.",
+                expected="a topic that exists, and that we may see",
                 next_step="Make the topic, or correct its name.",
             )
+        self._cluster.demand_groups([self._group])
         read_end, write_end = os.pipe()
         os.set_blocking(read_end, False)
         os.set_blocking(write_end, False)
         self._wake = (read_end, write_end)
         compiled = bridge()
         try:
-            self._consumer = compiled.Consumer(self._settings())
+            self._consumer = compiled.Consumer(self._settings(), self._connection.token)
         except compiled.KafkaFault as error:
-            raise SourceUnavailable(f"{self._label} cannot be read.", found=error.text) from error
+            raise self._cluster.unavailable(error) from None
 
     def partitions(self) -> Mapping[PartitionId, tuple[Position, Position | None]]:
         """All now. New ones are found while reading, within REFRESH_SECONDS."""
         if self._clock.monotonic() - self._looked_at >= REFRESH_SECONDS:
             try:
-                self._look()
+                self._look(self._asked().topics(self._topics.names))
             except SourceUnavailable as error:
                 self._looked_at = self._clock.monotonic()
                 LOG.warning("%s: %s", self._label, error.summary)
@@ -203,13 +208,13 @@ class KafkaSource:
     def check(self, binding: Binding | None) -> Sequence[CheckResult]:
         """Are the topics there, and may we see them?"""
         try:
-            found = Cluster(self._connection, SourceUnavailable).topics(self._topics.names)
-        except SourceUnavailable as error:
+            cluster = Cluster(self._connection, SourceUnavailable)
+            found = cluster.demand_topics(self._topics.names, ["READ"])
+            cluster.demand_groups([self._group])
+        except OnefoldError as error:
             return [CheckResult(self._label, "failed", error.summary, error.next_step or "")]
-        missing = [name for name in self._topics.names if not name.startswith("^") and name not in found]
-        if missing or not found:
-            text = f"no topic {', '.join(missing)}"
-            return [CheckResult(self._label, "failed", text, "Make it, or correct the name.")]
+        if not found:
+            return [CheckResult(self._label, "failed", "no such topic", "Make it, or correct the name.")]
         count = sum(len(topic.partitions) for topic in found.values())
         return [CheckResult(self._label, "ok", f"{count} partitions")]
 
@@ -232,15 +237,17 @@ class KafkaSource:
             "isolation.level": self._topics.isolation,
         }
 
-    def _look(self) -> None:
-        """Find topics and partitions. What appears after the first look is read from its beginning."""
+    def _asked(self) -> Cluster:
         cluster = self._cluster
         check(cluster is not None, "a source is opened before it is read")
-        now = cluster.topics(self._topics.names)  # type: ignore[union-attr]
+        return cluster  # type: ignore[return-value]
+
+    def _look(self, now: Mapping[str, Topic]) -> None:
+        """Take topics and partitions in. What appears after the first look is read from its beginning."""
         every = {TopicPartition(topic.name, number): topic for topic in now.values() for number in topic.partitions}
         fresh = [one for one in every if one not in self._starts]
         at = self._topics.start if self._is_new else "earliest"
-        found = cluster.offsets(fresh, at)  # type: ignore[union-attr]
+        found = self._asked().offsets(fresh, at)
         for one in fresh:
             self._starts[one] = Place(every[one].id, found[one][0])
             self._untold.add(one)
@@ -278,9 +285,7 @@ class KafkaSource:
         return self._ends.get(one, math.inf) if now - self._ends_at < STALE_SECONDS else math.inf
 
     def _demand_in_log(self, one: TopicPartition, place: Place) -> None:
-        cluster = self._cluster
-        check(cluster is not None, "a source is opened before it is read")
-        first, last = (cluster.offsets([one], at)[one][0] for at in ("earliest", "latest"))  # type: ignore[union-attr]
+        first, last = (self._asked().offsets([one], at)[one][0] for at in ("earliest", "latest"))
         if not first <= place.at <= last:
             raise self._gone(one, place, first, last)
 
@@ -381,6 +386,17 @@ class KafkaSource:
         for told in self._consumer.poll(0):
             if told[0] == "error":
                 fault = told[1]
-                if fault.is_fatal or fault.name in ("_AUTHENTICATION", "TOPIC_AUTHORIZATION_FAILED"):
-                    raise SourceUnavailable(f"{self._label} cannot be read.", found=f"{fault.name}: {fault.text}")
-                LOG.info("%s: %s", self._label, fault.text)
+                text = self._connection.clean(f"{fault.name}: {fault.text}")
+                LOG.info("%s: %s", self._label, text)
+                if fault.is_fatal:
+                    raise SourceUnavailable(f"{self._label} cannot be read any more.", found=text)
+                if fault.name.endswith("_AUTHORIZATION_FAILED") or refusal_of(fault.name, fault.text) is not None:
+                    self._ask_anew(text)
+
+    def _ask_anew(self, text: str) -> None:
+        """Whether one broker refused us once, or the cluster does: a client that is new has to be let in again."""
+        now = self._clock.monotonic()
+        if now - self._refused_at >= REFRESH_SECONDS:
+            self._refused_at = now
+            Cluster(self._connection, SourceUnavailable).demand_topics(self._topics.names, ["READ"])
+            LOG.warning("%s: refused by a broker, but not by the cluster: %s", self._label, text)
