@@ -10,6 +10,7 @@ import pytest
 
 from onefold.clock import SystemClock
 from onefold.connectors.kafka import producing
+from onefold.connectors.kafka.connection import Connection
 from onefold.connectors.kafka.producing import Producing
 
 FAULT = SimpleNamespace(text="disconnected", is_fatal=False)
@@ -25,7 +26,7 @@ IN_DOUBT = [
 class Client:
     """What the bridge gives, so far as it is used."""
 
-    def __init__(self, settings: object) -> None:
+    def __init__(self, settings: object, token: object) -> None:
         self.told: list[Any] = []
         self.returns = threading.Event()
         self.returns.set()
@@ -53,7 +54,7 @@ class Client:
 def one(monkeypatch: pytest.MonkeyPatch) -> Producing:
     monkeypatch.setattr(producing, "bridge", lambda: SimpleNamespace(Producer=Client))
     monkeypatch.setattr(producing, "LATE_SECONDS", 0.01)
-    return Producing({}, SystemClock())
+    return Producing({}, Connection("localhost:1"), SystemClock())
 
 
 @pytest.mark.parametrize("told", IN_DOUBT, ids=lambda told: f"{told[0]} {str(told[-1])[-20:]}")

@@ -14,7 +14,7 @@ from onefold.connectors.kafka.connection import Connection, TokenOf
 from onefold.connectors.kafka.refusal import Heard, Refusal, refusal_of
 from onefold.errors import OnefoldError, SinkRefused, SinkUnavailable, SourceRefused, SourceUnavailable
 
-__all__ = ["Cluster", "Ends", "TopicPartition", "Topic"]
+__all__ = ["Cluster", "TopicPartition", "Topic"]
 
 ANSWER_SECONDS = 10.0
 
@@ -55,22 +55,6 @@ class TopicPartition:
         """The inverse of str. Raises ValueError."""
         topic, _, number = text.rpartition(":")
         return TopicPartition(topic, int(number))
-
-
-class Ends:
-    """A question that is under way: where partitions end."""
-
-    def __init__(self, cluster: Cluster, answers: Mapping[TopicPartition, Any]) -> None:
-        self._cluster = cluster
-        self._answers = answers
-
-    def is_answered(self) -> bool:
-        """Whether `offsets` waits no more."""
-        return all(answer.done() for answer in self._answers.values())
-
-    def offsets(self) -> dict[TopicPartition, int]:
-        """End by partition. Raises SinkUnavailable or SourceUnavailable."""
-        return {one: self._cluster.offset_of(one.topic, answer)[0] for one, answer in self._answers.items()}
 
 
 class Cluster:
@@ -168,9 +152,9 @@ class Cluster:
         behind = [one for one in wanted if found[one][0] < 0]  # no record is as young as that
         return found | (self.offsets(behind, "latest") if behind else {})
 
-    def ask_ends(self, partitions: Iterable[TopicPartition]) -> Ends:
-        """Where partitions end now, without waiting for the answer."""
-        return Ends(self, self._ask_offsets(list(partitions), "latest"))
+    def ask_ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Any]:
+        """Where partitions end now, without waiting: answers for `offset_of`, which are `done()` at some time."""
+        return self._ask_offsets(list(partitions), "latest")
 
     def _ask_offsets(self, wanted: Sequence[TopicPartition], at: str | int) -> dict[TopicPartition, Any]:
         from confluent_kafka import IsolationLevel

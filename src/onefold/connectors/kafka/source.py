@@ -20,8 +20,9 @@ import numpy as np
 import pyarrow as pa
 
 from onefold.clock import SystemClock
-from onefold.connectors.kafka.cluster import Cluster, Ends, Topic, TopicPartition
+from onefold.connectors.kafka.cluster import Cluster, Topic, TopicPartition
 from onefold.connectors.kafka.connection import Connection
+from onefold.connectors.kafka.ends import PartitionEnds
 from onefold.connectors.kafka.lane import Lane
 from onefold.connectors.kafka.library import bridge
 from onefold.connectors.kafka.place import MEMORY, Place
@@ -33,12 +34,6 @@ from onefold.types import Binding, PartitionId, Position
 __all__ = ["KafkaSource", "Topics"]
 
 LOG = logging.getLogger("onefold")
-
-FRESH_SECONDS = 0.05
-"""How often the ends of partitions are asked for while some have nothing to give."""
-
-STALE_SECONDS = 0.5
-"""An older answer is none."""
 
 REFRESH_SECONDS = 5.0
 """How often new partitions and topics are looked for."""
@@ -86,9 +81,7 @@ class KafkaSource:
         self._is_new = True
         self._looked_at = 0.0
         self._refused_at = -math.inf
-        self._ends: dict[TopicPartition, int] = {}
-        self._asked: Ends | None = None
-        self._asked_at = self._ends_at = -math.inf
+        self._ends: PartitionEnds | None = None
         self._wake: tuple[int, int] | None = None
         self._lock = threading.Lock()
 
@@ -131,6 +124,7 @@ class KafkaSource:
         ExtraMissing."""
         self.close()
         self._cluster = Cluster(self._connection, SourceUnavailable)
+        self._ends = PartitionEnds(self._cluster, self._clock)
         self._starts, self._known, self._lanes, self._untold = {}, {}, {}, set()
         for row in remembered.to_pylist() if remembered is not None else []:
             self._starts[TopicPartition(row["topic"], row["partition"])] = Place(row["id"], row["at"])
@@ -177,7 +171,7 @@ class KafkaSource:
         self._listen()
         remember = self._remember()
         if found is None:
-            is_idle = lane.seen_through() >= self._end_of(one)
+            is_idle = self._ends is not None and lane.seen_through() >= self._ends.of(one, self._lanes)
             return Read([], lane.skipped(place), remember, is_idle)
         batch, lane.place = found
         return Read([batch], lane.place.position(), remember)
@@ -272,17 +266,6 @@ class KafkaSource:
             raise SourceUnavailable(f"{self._label} cannot be read.", found=error.text, partition=str(one)) from error
         lane = self._lanes[one] = Lane(self, one, queue, place)
         return lane
-
-    def _end_of(self, one: TopicPartition) -> float:
-        """Where the partition ended a moment ago; nowhere when nobody answered lately. Asking does not wait."""
-        now = self._clock.monotonic()
-        if self._asked is not None and self._asked.is_answered():
-            asked, self._asked = self._asked, None
-            with contextlib.suppress(SourceUnavailable):
-                self._ends, self._ends_at = asked.offsets(), self._asked_at
-        if self._asked is None and now - self._asked_at > FRESH_SECONDS and self._cluster is not None:
-            self._asked, self._asked_at = self._cluster.ask_ends(self._lanes), now
-        return self._ends.get(one, math.inf) if now - self._ends_at < STALE_SECONDS else math.inf
 
     def _demand_in_log(self, one: TopicPartition, place: Place) -> None:
         first, last = (self._asked().offsets([one], at)[one][0] for at in ("earliest", "latest"))
