@@ -7,15 +7,18 @@ text, JSON as it is. NaN and the infinities, which JSON does not have, are the s
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Callable
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from onefold.errors import SchemaError
 from onefold.formats.duck import connection, identifier, literal, query
 from onefold.formats.types import is_json, sql_type
 
-__all__ = ["json_lines", "json_values"]
+__all__ = ["json_lines", "json_values", "refuse_inexact"]
 
 
 def json_lines(rows: pa.Table | pa.RecordBatch) -> bytes:
@@ -27,6 +30,24 @@ def json_lines(rows: pa.Table | pa.RecordBatch) -> bytes:
 def json_values(rows: pa.Table | pa.RecordBatch) -> pa.LargeBinaryArray:
     """The rows in order, each the bytes of one JSON object without a line end. Raises SchemaError."""
     return pc.cast(_objects(rows, ""), pa.large_binary()).combine_chunks()
+
+
+def refuse_inexact(encode: Callable[[pa.Table], object], schema: pa.Schema, label: str, expected: str) -> None:
+    """Raise SchemaError for a column that a sink's encoding cannot keep."""
+    with contextlib.suppress(SchemaError, pa.ArrowException):  # if it fails, find out for which column
+        encode(pa.Table.from_arrays([pa.nulls(1, column.type) for column in schema], schema=schema))
+        return
+    for column in schema:
+        try:
+            encode(pa.table({column.name: pa.nulls(1, column.type)}))
+        except (SchemaError, pa.ArrowException) as error:
+            raise SchemaError(
+                f"{label} cannot keep column {column.name}.",
+                found=str(column.type),
+                expected=expected,
+                next_step="Cast it in select(…).",
+                column=column.name,
+            ) from error
 
 
 def _objects(rows: pa.Table | pa.RecordBatch, end: str) -> pa.ChunkedArray:

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from onefold.clock import SystemClock
 from onefold.connectors.kafka.cluster import ANSWER_SECONDS, Cluster
 from onefold.connectors.kafka.connection import Connection
 from onefold.connectors.kafka.library import bridge
+from onefold.connectors.kafka.messages import Messages
+from onefold.connectors.kafka.messages import rows_of as rows_of_topic
 from onefold.connectors.kafka.producing import Producing
 from onefold.connectors.kafka.reading import consumer_settings, read_topic
 from onefold.connectors.kafka.token import (
@@ -29,15 +30,12 @@ from onefold.connectors.kafka.token import (
     to_metadata,
 )
 from onefold.connectors.spooling import (
-    OP_COLUMN,
     SpooledSink,
     described,
-    refuse_inexact,
     refuse_taken,
     refuse_token,
     rows_of,
     same_token,
-    stored_schema,
 )
 from onefold.disk import durable_step
 from onefold.errors import (
@@ -50,8 +48,7 @@ from onefold.errors import (
     TokenRefused,
 )
 from onefold.formats.json import JsonLines
-from onefold.formats.write import json_values
-from onefold.protocols import CheckResult, Clock, SinkPromise
+from onefold.protocols import CheckResult, Clock, SinkPromise, WritingFormat
 from onefold.types import Binding, CommitClass, Guarantee, Receipt, Token, TokenMove
 
 __all__ = ["KafkaSink"]
@@ -76,15 +73,23 @@ _REFUSALS = (
 
 
 class KafkaSink(SpooledSink):
-    """Append, and upsert into a compacted topic, where a delete is a tombstone. Values are JSON objects.
+    """Append, and upsert into a compacted topic, where a delete is a tombstone. Values are JSON objects
+    unless a format says otherwise.
 
     A message's key is the one key column's text or bytes as they are, or a JSON object of several.
     """
 
-    def __init__(self, connection: Connection, topic: str, key: tuple[str, ...], clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        topic: str,
+        format: WritingFormat | None = None,  # noqa: A002 - the word of the API
+        clock: Clock | None = None,
+    ) -> None:
         self._connection = connection
         self._topic = topic
-        self._key = key
+        self._format: WritingFormat = format or JsonLines()
+        self._messages: Messages | None = None
         self._clock = clock or SystemClock()
         self._producing: Producing | None = None
         self._token: Token | None = None
@@ -120,7 +125,7 @@ class KafkaSink(SpooledSink):
             raise SinkRefused(
                 f"{self._label} does not exist.", sink=binding.sink, next_step="Make the topic, or correct its name."
             )
-        refuse_inexact(json_values, binding.schema, self._label, "a type that JSON has")
+        self._messages = Messages(binding, self._format, self._topic, self._label)
         with self._answers():
             self._producing = Producing(self._settings(), self._clock)
             if binding.guarantee is Guarantee.EXACTLY_ONCE:
@@ -150,10 +155,10 @@ class KafkaSink(SpooledSink):
     def commit(self, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
         """With a move: rows and token in one transaction. Without: rows, acknowledged, or sent and forgotten."""
         rows = rows_of(self.binding, receipts)
-        values, keys = self._messages(rows)
-        producing = self._producing
-        if producing is None:
+        producing, messages = self._producing, self._messages
+        if producing is None or messages is None:
             raise SinkUnavailable(f"{self._label} is not open.", sink=self.binding.sink)
+        values, keys = messages.of(rows)
         began = self._clock.monotonic()
         deadline = began + self._transaction_seconds / 2
         try:
@@ -196,7 +201,7 @@ class KafkaSink(SpooledSink):
                 before = self._read_token()
                 values, keys = read_topic(self._connection, self._topic, ANSWER_SECONDS, self._clock)
                 if same_token(before, self._read_token()):
-                    return self._rows_of(values, keys), before
+                    return rows_of_topic(binding, self._format, self._label, values, keys), before
         raise SinkUnavailable(f"{self._label} is written too fast to be read in one snapshot.", sink=binding.sink)
 
     def check(self, binding: Binding | None) -> Sequence[CheckResult]:
@@ -294,37 +299,6 @@ class KafkaSink(SpooledSink):
                 found=f"offset {offset}, {metadata!r}",
                 next_step="Somebody else uses this group. Give the flow or the sink another name.",
             ) from error
-
-    def _messages(self, rows: pa.Table) -> tuple[pa.LargeBinaryArray, pa.LargeBinaryArray | None]:
-        stored = rows.select(stored_schema(self.binding).names)
-        values = json_values(stored)
-        if OP_COLUMN in rows.column_names:
-            is_delete = pc.equal(rows.column(OP_COLUMN), "delete").combine_chunks()
-            values = pc.if_else(is_delete, pa.scalar(None, pa.large_binary()), values)
-        if not self._key:
-            return values, None
-        keys = self._keys(stored)
-        if self.binding.mode == "upsert" and keys.null_count:
-            raise RowsRefused(
-                f"{self._label} is written by key, and {keys.null_count} rows have none.",
-                sink=self.binding.sink,
-                column=", ".join(self._key),
-            )
-        return values, keys
-
-    def _rows_of(self, values: pa.ChunkedArray, keys: pa.ChunkedArray) -> pa.Table:
-        if self.binding.mode == "upsert":
-            newest = {key: place for place, key in enumerate(keys.to_pylist())}
-            values = values.take(pa.array(sorted(newest.values()), pa.int64())).drop_null()
-        schema = stored_schema(self.binding)
-        return JsonLines().decode(values, schema, is_lenient=False).rows
-
-    def _keys(self, rows: pa.Table) -> pa.LargeBinaryArray:
-        if len(self._key) == 1:
-            column = rows.column(self._key[0])
-            if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
-                return pc.cast(column, pa.large_binary()).combine_chunks()
-        return json_values(rows.select(list(self._key)))
 
     @contextlib.contextmanager
     def _answers(self) -> Any:
