@@ -80,9 +80,10 @@ def _declared(endpoint: Any, source: Source, schema: object, format: Format | No
     if schema is not None:
         return columns.to_schema(schema)
     label = str(describe(endpoint))
-    if isinstance(format, KnowsColumns):
+    knowing: object = format
+    if isinstance(knowing, KnowsColumns):
         topics = getattr(endpoint, "topic_names", (str(getattr(endpoint, "default_name", "") or "read"),))
-        return columns.to_schema(format.infer_schema(topics))
+        return columns.to_schema(knowing.infer_schema(topics))
     infer = getattr(endpoint, "infer_schema", None)
     if source.promise.payload == "bytes" or infer is None:
         raise SchemaError(

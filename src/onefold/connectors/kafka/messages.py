@@ -54,7 +54,7 @@ class Messages:
 
 def rows_of(
     binding: Binding,
-    format: Format,
+    format: Format,  # noqa: A002
     label: str,
     values: pa.ChunkedArray,
     keys: pa.ChunkedArray,
@@ -83,7 +83,7 @@ def rows_of(
 
 
 def _value_columns(schema: pa.Schema, format: Format, key: tuple[str, ...], label: str) -> pa.Schema:  # noqa: A002
-    """The columns that a message's value holds: all of them; of raw bytes the one that is no key. Raises SchemaError."""
+    """The columns that a message's value holds: all; of raw bytes the one that is no key. Raises SchemaError."""
     if format.name != "raw" or len(schema) == 1:
         return schema
     found = [field for field in schema if field.name not in key]
