@@ -62,9 +62,7 @@ class FakeClient:
         raise SchemaRegistryError(404, 40403, "Schema not found")
 
     def _registered(self, subject: str, number: int) -> RegisteredSchema:
-        return RegisteredSchema(
-            subject=subject, version=1, schema_id=number, guid=None, schema=self.schemas[number]
-        )
+        return RegisteredSchema(subject=subject, version=1, schema_id=number, guid=None, schema=self.schemas[number])
 
     def _fail(self) -> None:
         if self.failure is not None:
