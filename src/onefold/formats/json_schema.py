@@ -141,12 +141,10 @@ def _validator(schema: WriterSchema) -> Any:
 def _complaint(validator: Any, body: bytes) -> str | None:
     """What a message breaks first; None: nothing."""
     try:
-        error = next(validator.iter_errors(_load(body)), None)
-    except Exception as error:  # noqa: BLE001 - a reference without a target, a pattern that is none, no JSON: all mean this
+        found: Any = next(validator.iter_errors(_load(body)), None)
+    except Exception as error:  # noqa: BLE001 - a reference without a target, a pattern that is none: all mean this
         return f"{type(error).__name__}: {str(error)[:150]}"
-    if error is None:
-        return None
-    return f"{error.json_path}: {error.message[:150]}"
+    return None if found is None else f"{found.json_path}: {found.message[:150]}"
 
 
 def _load(text: str | bytes) -> Any:
