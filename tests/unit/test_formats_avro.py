@@ -215,7 +215,7 @@ COLUMNS = {"id": "VARCHAR", "amount": "DECIMAL(18,2)", "at": "TIMESTAMP"}
 def test_the_schema_is_registered_once_and_a_new_column_is_an_evolution() -> None:
     registry, client = fake_registry()
     avro = of.avro(registry)
-    rows = pa.table([["a"], [Decimal("1.50")], [datetime(2024, 1, 1)]], schema=to_schema(COLUMNS))
+    rows = pa.table([["a"], [Decimal("1.50")], [datetime.fromisoformat("2024-01-01")]], schema=to_schema(COLUMNS))
     first = avro.encoder(to_schema(COLUMNS), "pay.ments")(rows)
     assert avro.encoder(to_schema(COLUMNS), "pay.ments")(rows).equals(first)
     assert client.subjects == {"pay.ments-value": [1]}

@@ -126,7 +126,7 @@ def _validator(schema: WriterSchema) -> Any:
     root = _parsed(schema)
     draft7 = referencing.jsonschema.DRAFT7
     parts = [
-        (name, referencing.Resource.from_contents(_load(text), default_specification=draft7))
+        (name, referencing.Resource.from_contents(json.loads(text, parse_float=_number), default_specification=draft7))
         for name, text in schema.references
     ]
     kind = jsonschema.validators.validator_for(root, default=jsonschema.Draft7Validator)
@@ -160,7 +160,7 @@ def _number(text: str) -> int | Decimal:
 
 def _parsed(schema: WriterSchema) -> dict[str, Any]:
     try:
-        root = json.loads(schema.text)
+        root = json.loads(schema.text, parse_float=_number)
     except ValueError as error:
         raise SchemaError("This is no JSON Schema.", found=str(error)) from None
     if not isinstance(root, dict):

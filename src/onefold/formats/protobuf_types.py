@@ -66,7 +66,11 @@ def cell_of(field: Any, *, is_column: bool = True, above: tuple[str, ...] = ()) 
         keys, items = _single(key, is_column=False, above=above), _single(item, is_column=False, above=above)
         kind = pa.field(name, pa.map_(keys[0].type, items[0].with_name("value")))
         convert_key, convert_item = keys[1], items[1]
-        return Cell(kind, kind, lambda m: [(convert_key(k), convert_item(v)) for k, v in getattr(m, name).items()])
+        return Cell(
+            kind,
+            kind,
+            lambda m: [(convert_key(k), convert_item(v)) for k, v in sorted(getattr(m, name).items(), key=_key)],
+        )
     if is_repeated(field):
         inner, convert = _single(field, is_column=False, above=above)
         kind = pa.field(name, pa.list_(inner.with_name("item")))
@@ -122,6 +126,11 @@ def _single(field: Any, *, is_column: bool, above: tuple[str, ...]) -> tuple[pa.
 def _type_word(field: Any) -> str:
     words = {getattr(field, f"TYPE_{word}"): word for word in _SCALARS}
     return words[field.type]
+
+
+def _key(entry: tuple[Any, Any]) -> Any:
+    """Maps have no order in Protobuf; in ours the keys stand in theirs, so that decoding again gives the same."""
+    return entry[0]
 
 
 def _same(value: Any) -> Any:

@@ -54,6 +54,9 @@ def _objects(rows: pa.Table | pa.RecordBatch, end: str) -> pa.ChunkedArray:
     table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
     if not len(table):
         return pa.chunked_array([], pa.string())
+    nested = [column for column in table.columns if pa.types.is_nested(column.type)]
+    if any(chunk.offset for column in nested for chunk in column.chunks):  # DuckDB refuses slices of structs
+        table = table.take(pa.array(range(len(table)), pa.int64()))
     parts = [
         f"{literal(_key(field.name, first=place == 0))} || {_value(field, identifier(f'c{place}'))}"
         for place, field in enumerate(table.schema)
