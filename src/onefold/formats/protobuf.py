@@ -204,7 +204,10 @@ class _ProtobufReader:
                 refusals.add(row, "malformed", f"schema {group.schema_id} has no message type as the value names it")
                 continue
             kinds.setdefault(path, []).append((row, body[start:]))
-        parts = [self._rows(path, rows, schema, refusals, group.schema_id, is_lenient) for path, rows in kinds.items()]
+        parts = [
+            self._rows(path, rows, schema, refusals=refusals, schema_id=group.schema_id, is_lenient=is_lenient)
+            for path, rows in kinds.items()
+        ]
         if len(parts) == 1:
             return parts[0]
         index = np.concatenate([np.empty(0, np.int64), *(part.index for part in parts)])
@@ -217,10 +220,10 @@ class _ProtobufReader:
         path: tuple[int, ...],
         rows: list[tuple[int, bytes]],
         schema: pa.Schema,
+        *,
         refusals: Refusals,
         schema_id: int,
         is_lenient: bool,
-        /,
     ) -> Part:
         descriptor, make = self._made[path]
         try:
