@@ -215,3 +215,35 @@ def test_tombstones_are_rows_of_the_json_reader(cluster: str, topic: str, tmp_pa
     flow.read(of.kafka(cluster).topic(topic), schema={"id": "BIGINT"}, meta=["_key"]).append(out)
     assert flow.run(state=tmp_path).dead == 1
     assert out.rows() == [{"id": 1, "_key": b"a"}, {"id": None, "_key": b"b"}]
+
+
+def test_headers_go_out_and_come_back(cluster: str, topic: str, tmp_path: Path) -> None:
+    inbox = of.memory(f"in-{topic}")
+    inbox.feed_bytes([{"id": 1, "h": {"trace": "ü", "none": None}}, {"id": 2, "h": {}}, {"id": 3, "h": None}])
+    columns = {"id": "BIGINT", "h": "MAP(VARCHAR, VARCHAR)"}
+    flow = of.Flow("headers-out")
+    flow.read(inbox, schema=columns, format="json").append(of.kafka(cluster).topic(topic, headers="h"), key="id")
+    flow.run(state=tmp_path)
+    found = {json.loads(record.value)["id"]: list(record.headers) for record in topics.records(topic)}
+    assert found == {1: [("trace", "ü".encode()), ("none", None)], 2: [], 3: []}
+    assert {record.value for record in topics.records(topic)} == {b'{"id":1}', b'{"id":2}', b'{"id":3}'}
+    passed = f"passed-{topic}"
+    topics.make({passed: 1})
+    on = of.Flow("headers-on")
+    read = on.read(of.kafka(cluster).topic(topic), schema={"id": "BIGINT"}, meta=["_headers"])
+    read.append(of.kafka(cluster).topic(passed, headers="_headers"))
+    on.run(state=tmp_path)
+    assert {json.loads(r.value)["id"]: list(r.headers) for r in topics.records(passed)} == found
+
+
+@pytest.mark.parametrize("column", ["id", "nope"])
+def test_what_is_no_header_is_refused_when_the_sink_is_opened(
+    cluster: str, topic: str, tmp_path: Path, column: str
+) -> None:
+    inbox = of.memory(f"in-{topic}")
+    inbox.feed_bytes([{"id": 1}])
+    flow = of.Flow("no-headers")
+    read = flow.read(inbox, schema={"id": "BIGINT"}, format="json")
+    read.append(of.kafka(cluster).topic(topic, headers=column))
+    with pytest.raises(SchemaError, match="cannot become headers"):
+        flow.run(state=tmp_path)

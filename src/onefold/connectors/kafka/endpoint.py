@@ -55,6 +55,7 @@ class Kafka:
         isolation: Literal["read_committed", "read_uncommitted"] = "read_committed",
         group: str | None = None,
         format: str | Format | None = None,  # noqa: A002 - the word everyone uses
+        headers: str | None = None,
     ) -> KafkaTopic:
         """A topic; to read: several, or a pattern that begins with ^.
 
@@ -64,13 +65,14 @@ class Kafka:
             isolation: read_uncommitted reads what producers may still abort.
             group: the consumer group whose offsets follow the flow, for lag tools. Default: one of its own.
             format: of the values: "json" (the default), "raw", or of.avro(…), of.protobuf(…), of.json_schema(…).
+            headers: to write: the column that becomes the messages' headers instead of a part of the value.
         """
         if start not in ("earliest", "latest") and not isinstance(start, int):
             raise BuildError("A topic is not read from there.", found=repr(start), expected="earliest, latest or ms")
         if isolation not in ("read_committed", "read_uncommitted"):
             raise BuildError("There is no such isolation.", found=repr(isolation), expected="read_committed")
         made = format_named(format) if isinstance(format, str) else format
-        return KafkaTopic(self.connection, Topics(names_of(name), start, isolation, group), made)
+        return KafkaTopic(self.connection, Topics(names_of(name), start, isolation, group), made, headers)
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class KafkaTopic:
     connection: Connection
     topics: Topics
     format: Format | None = None
+    headers: str | None = None
 
     @property
     def topic_names(self) -> tuple[str, ...]:
@@ -113,4 +116,4 @@ class KafkaTopic:
                 f"{self.label} cannot be written as {self.format.name}.",
                 expected="json, raw, avro, protobuf, json_schema",
             )
-        return KafkaSink(self.connection, name, self.format)
+        return KafkaSink(self.connection, name, self.format, self.headers)

@@ -17,7 +17,7 @@ from onefold.clock import SystemClock
 from onefold.connectors.kafka.cluster import ANSWER_SECONDS, Cluster
 from onefold.connectors.kafka.connection import Connection
 from onefold.connectors.kafka.library import bridge
-from onefold.connectors.kafka.messages import Messages
+from onefold.connectors.kafka.messages import Layout, Messages
 from onefold.connectors.kafka.messages import rows_of as rows_of_topic
 from onefold.connectors.kafka.producing import Producing
 from onefold.connectors.kafka.reading import consumer_settings, read_topic
@@ -84,11 +84,14 @@ class KafkaSink(SpooledSink):
         connection: Connection,
         topic: str,
         format: WritingFormat | None = None,  # noqa: A002 - the word of the API
+        headers: str | None = None,
+        *,
         clock: Clock | None = None,
     ) -> None:
         self._connection = connection
         self._topic = topic
         self._format: WritingFormat = format or JsonLines()
+        self._headers = headers
         self._messages: Messages | None = None
         self._clock = clock or SystemClock()
         self._producing: Producing | None = None
@@ -125,7 +128,7 @@ class KafkaSink(SpooledSink):
             raise SinkRefused(
                 f"{self._label} does not exist.", sink=binding.sink, next_step="Make the topic, or correct its name."
             )
-        self._messages = Messages(binding, self._format, self._topic, self._label)
+        self._messages = Messages(self._layout(binding), self._topic)
         with self._answers():
             self._producing = Producing(self._settings(), self._clock)
             if binding.guarantee is Guarantee.EXACTLY_ONCE:
@@ -158,19 +161,19 @@ class KafkaSink(SpooledSink):
         producing, messages = self._producing, self._messages
         if producing is None or messages is None:
             raise SinkUnavailable(f"{self._label} is not open.", sink=self.binding.sink)
-        values, keys = messages.of(rows)
+        batch = messages.of(rows)
         began = self._clock.monotonic()
         deadline = began + self._transaction_seconds / 2
         try:
             if move is None:
                 with durable_step("kafka.send"):
-                    producing.send(self._topic, values, keys, deadline)
+                    producing.send(self._topic, batch, deadline)
                 return
             if not same_token(self._token, move.expected):
                 raise refuse_token(self.binding, self._token, move.expected)
             producing.transact()
             with durable_step("kafka.send"):
-                producing.send(self._topic, values, keys, deadline)
+                producing.send(self._topic, batch, deadline)
             with durable_step("kafka.commit"):
                 producing.finish(self._offsets(move.new), self._transaction_seconds / 2)
         except bridge().KafkaFault as error:
@@ -199,9 +202,15 @@ class KafkaSink(SpooledSink):
         with self._answers():
             for _ in range(_SNAPSHOT_TRIES):
                 before = self._read_token()
-                values, keys = read_topic(self._connection, self._topic, ANSWER_SECONDS, self._clock)
+                found = read_topic(
+                    self._connection,
+                    self._topic,
+                    ANSWER_SECONDS,
+                    self._clock,
+                    with_headers=self._headers is not None,
+                )
                 if same_token(before, self._read_token()):
-                    return rows_of_topic(binding, self._format, self._label, values, keys), before
+                    return rows_of_topic(self._layout(binding), *found), before
         raise SinkUnavailable(f"{self._label} is written too fast to be read in one snapshot.", sink=binding.sink)
 
     def check(self, binding: Binding | None) -> Sequence[CheckResult]:
@@ -219,6 +228,9 @@ class KafkaSink(SpooledSink):
     @property
     def _label(self) -> str:
         return f"{self._connection.label}.topic({self._topic})"
+
+    def _layout(self, binding: Binding) -> Layout:
+        return Layout(binding, self._format, self._label, self._headers)
 
     @property
     def _token_group(self) -> str:
