@@ -247,3 +247,13 @@ def test_what_is_no_header_is_refused_when_the_sink_is_opened(
     read.append(of.kafka(cluster).topic(topic, headers=column))
     with pytest.raises(SchemaError, match="cannot become headers"):
         flow.run(state=tmp_path)
+
+
+def test_doctor_asks_the_registry_of_both_ends(cluster: str, registry: str, topic: str) -> None:
+    flow = of.Flow("examined")
+    endpoint = of.kafka(cluster).topic(topic, format=of.avro(registry))
+    flow.read(endpoint, schema=SCHEMA).append(endpoint, shared=True)
+    (read,) = flow.plan.reads()
+    (output,) = flow.plan.outputs
+    for part in (read.source, output.sink):
+        assert [finding.status for finding in part.check(None)] == ["ok", "ok"]  # type: ignore[attr-defined]

@@ -40,6 +40,10 @@ class FakeClient:
         number = self.subjects[subject][-1]
         return self._registered(subject, number)
 
+    def get_schema_types(self) -> list[str]:
+        self._fail()
+        return ["AVRO", "JSON"]
+
     def register_schema(self, subject: str, schema: Schema) -> int:
         self._fail()
         if self.refuses:

@@ -84,6 +84,18 @@ def test_a_subject_of_another_kind_is_refused() -> None:
     assert found.misfits.reason.to_pylist() == ["unknown-schema"]
 
 
+def test_doctor_is_told_whether_the_registry_answers() -> None:
+    registry, client = fake_registry()
+    assert [finding.status for finding in of.avro(registry).check(None)] == ["ok"]
+    (other,) = of.protobuf(registry).check(None)
+    assert (other.status, other.found) == ("failed", "it keeps AVRO, JSON")
+    client.failure = OSError("refused")
+    (down,) = of.avro(registry).check(None)
+    assert (down.status, "does not answer" in down.found) == ("failed", True)
+    (unset,) = of.avro("${NO_SUCH_REGISTRY}").check(None)
+    assert "NO_SUCH_REGISTRY" in unset.found
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 2**32 - 1), st.binary(max_size=12)) | st.binary(max_size=9), max_size=40),
     st.integers(0, 3),

@@ -16,14 +16,15 @@ from typing import ClassVar, Protocol, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from onefold.errors import SchemaError, SinkUnavailable, SourceUnavailable
+from onefold.errors import OnefoldError, SchemaError, SinkUnavailable, SourceUnavailable
 from onefold.formats.casts import fit_part
 from onefold.formats.framing import Group, framed, trimmed, unframed
 from onefold.formats.registry import Kind, Registry, Subject, WriterSchema, registry_of
 from onefold.formats.rows import Part, Refusals, around_nulls, gather
 from onefold.formats.types import is_json, marked
 from onefold.formats.write import json_values
-from onefold.protocols import Decoded, Encoder
+from onefold.protocols import CheckResult, Decoded, Encoder
+from onefold.types import Binding
 
 __all__ = ["Framed", "Reader", "fit_columns"]
 
@@ -113,6 +114,17 @@ class Framed(ABC):
         extra, encode = self._encoder_to(wanted, schema)
         number = self._id_of(subject, wanted, newest)
         return lambda rows: framed(number, encode(rows), extra=extra)
+
+    def check(self, binding: Binding | None) -> Sequence[CheckResult]:
+        """Does the registry answer, and does it keep schemas of this kind? For `onefold doctor`."""
+        try:
+            kinds = self._registry.kinds()
+        except OnefoldError as error:
+            return [CheckResult(self._registry.label, "failed", error.summary, error.next_step or "")]
+        if self.kind not in kinds:
+            found = f"it keeps {', '.join(kinds)}"
+            return [CheckResult(self._registry.label, "failed", found, f"Use a registry that keeps {self.kind}.")]
+        return [CheckResult(self._registry.label, "ok", "it answers")]
 
     # ---------------------------------------------------------------------------------------------- of each format
 

@@ -154,6 +154,11 @@ class Registry:
         found = self._ask(SinkUnavailable, lambda client: client.lookup_schema(subject, made), subject=subject)
         return None if found is None else int(found.schema_id)
 
+    def kinds(self) -> list[str]:
+        """The kinds of schemas that it keeps: whether it answers, and lets us in. Raises SourceUnavailable."""
+        found = self._ask(SourceUnavailable, lambda client: client.get_schema_types())
+        return [str(kind) for kind in found or ()]
+
     # ------------------------------------------------------------------------------------------------------- inner
 
     def _settings(self) -> dict[str, Any]:

@@ -48,7 +48,7 @@ from onefold.errors import (
     TokenRefused,
 )
 from onefold.formats.json import JsonLines
-from onefold.protocols import CheckResult, Clock, SinkPromise, WritingFormat
+from onefold.protocols import Check, CheckResult, Clock, SinkPromise, WritingFormat
 from onefold.types import Binding, CommitClass, Guarantee, Receipt, Token, TokenMove
 
 __all__ = ["KafkaSink"]
@@ -221,7 +221,8 @@ class KafkaSink(SpooledSink):
             return [CheckResult(self._label, "failed", error.summary, error.next_step or "")]
         if self._topic not in found:
             return [CheckResult(self._label, "failed", "no such topic", "Make it, or correct the name.")]
-        return [CheckResult(self._label, "ok", f"{len(found[self._topic].partitions)} partitions")]
+        of_format = self._format.check(binding) if isinstance(self._format, Check) else ()
+        return [CheckResult(self._label, "ok", f"{len(found[self._topic].partitions)} partitions"), *of_format]
 
     # ------------------------------------------------------------------------------------------------------- inner
 

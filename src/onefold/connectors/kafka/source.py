@@ -26,7 +26,7 @@ from onefold.connectors.kafka.lane import Lane
 from onefold.connectors.kafka.library import bridge
 from onefold.connectors.kafka.place import MEMORY, Place
 from onefold.errors import InputLost, SourceError, SourceUnavailable, check
-from onefold.protocols import CheckResult, Clock, Limit, Read, Reading, SourcePromise
+from onefold.protocols import Check, CheckResult, Clock, Format, Limit, Read, Reading, SourcePromise
 from onefold.types import Binding, PartitionId, Position
 
 __all__ = ["KafkaSource", "Topics"]
@@ -76,6 +76,7 @@ class KafkaSource:
         self._clock = clock or SystemClock()
         self._wanted: frozenset[str] = frozenset(_ALWAYS)
         self._group = topics.group or "onefold"
+        self._format: Format | None = None
         self._cluster: Cluster | None = None
         self._consumer: Any = None
         self._lanes: dict[TopicPartition, Lane] = {}
@@ -115,6 +116,7 @@ class KafkaSource:
     def told(self, reading: Reading) -> None:
         """Which columns are read, and the group that lag tools are told."""
         self._wanted = frozenset({*_ALWAYS, *reading.meta})
+        self._format = reading.format
         self._group = self._topics.group or f"onefold.{reading.flow}.{reading.name}"
 
     def sees(self, target: str) -> bool:
@@ -211,7 +213,8 @@ class KafkaSource:
             text = f"no topic {', '.join(missing)}"
             return [CheckResult(self._label, "failed", text, "Make it, or correct the name.")]
         count = sum(len(topic.partitions) for topic in found.values())
-        return [CheckResult(self._label, "ok", f"{count} partitions")]
+        of_format = self._format.check(binding) if isinstance(self._format, Check) else ()
+        return [CheckResult(self._label, "ok", f"{count} partitions"), *of_format]
 
     # ------------------------------------------------------------------------------------------------------- inner
 
