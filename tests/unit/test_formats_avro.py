@@ -159,6 +159,32 @@ def test_what_cannot_be_read_is_a_dead_letter_and_nothing_else_is() -> None:
     assert letters[0][2].startswith("n: 300 does not fit TINYINT")
 
 
+def test_a_number_that_is_too_large_for_its_own_type_is_a_misfit() -> None:
+    """Avro writes int and long alike, so a wrong writer can put 64 bits into an int."""
+    registry, client = fake_registry()
+    long, int_ = record({"name": "a", "type": "long"}), record({"name": "a", "type": "int"})
+    days = record({"name": "a", "type": {"type": "int", "logicalType": "date"}})
+    many = record({"name": "a", "type": {"type": "array", "items": "int"}})
+    body = written(client, long, {"a": 2**40}).to_pylist()[0][5:]
+    small = written(client, int_, {"a": 1}).to_pylist()[0]
+    date_id = written(client, days).null_count or len(client.schemas)
+    list_id = (written(client, many), len(client.schemas))[1]
+    payload = [b"\0\0\0\0\2" + body, small, b"\0\0\0\0" + bytes([date_id]) + body]
+    rows, letters = decoded(of.avro(registry), pa.array(payload, pa.binary()), a="BIGINT")
+    assert rows == [{"a": 1}]
+    assert [(row, reason) for row, reason, _ in letters] == [(0, "misfit"), (2, "misfit")]
+    nested = b"\0\0\0\0" + bytes([list_id]) + b"\x02" + body + b"\0"
+    rows, letters = decoded(of.avro(registry), pa.array([nested], pa.binary()), a="BIGINT[]")
+    assert (rows, letters[0][1]) == ([], "misfit")
+
+
+def test_a_wrong_schema_to_read_as_is_an_error_and_no_dead_letter() -> None:
+    registry, client = fake_registry()
+    payload = written(client, record({"name": "a", "type": "int"}), {"a": 1})
+    with pytest.raises(SchemaError, match="no Avro schema"):
+        decoded(of.avro(registry, schema="{"), payload, a="INTEGER")
+
+
 def test_a_type_that_holds_itself_is_never_decoded() -> None:
     """fastavro recurses without a limit: such a message ends the process."""
     registry, client = fake_registry()

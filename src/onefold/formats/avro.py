@@ -24,7 +24,7 @@ from onefold.formats.framing import Group
 from onefold.formats.registry import Registry, Subject, WriterSchema
 from onefold.formats.rows import Part, Refusals
 from onefold.formats.types import is_json
-from onefold.protocols import Encoder
+from onefold.protocols import Decoded, Encoder
 
 __all__ = ["Avro", "avro"]
 
@@ -48,12 +48,23 @@ class Avro(Framed):
 
     kind = "AVRO"
     word = "avro"
+    _parsed: _Schema | None = None
+
+    def decode(self, payload: pa.Array | pa.ChunkedArray, schema: pa.Schema, *, is_lenient: bool) -> Decoded:
+        """See Framed. Raises SchemaError as well when the schema to read as is none: that is no message's fault."""
+        self._own()
+        return super().decode(payload, schema, is_lenient=is_lenient)
+
+    def _own(self) -> _Schema | None:
+        if self._parsed is None and self._text is not None:
+            self._parsed = _Schema(WriterSchema("AVRO", self._text))
+        return self._parsed
 
     def _reader_of(self, schema: WriterSchema) -> Reader:
-        return _AvroReader(_Schema(schema), None if self._text is None else _Schema(WriterSchema("AVRO", self._text)))
+        return _AvroReader(_Schema(schema), self._own())
 
     def _columns_of(self, schema: WriterSchema) -> pa.Schema:
-        return _Schema(schema if self._text is None else WriterSchema("AVRO", self._text)).columns()
+        return (self._own() or _Schema(schema)).columns()
 
     def _schema_for(self, schema: pa.Schema, name: str, newest: Subject | None) -> WriterSchema:
         return WriterSchema("AVRO", json.dumps(avro_schema(schema, name)))
@@ -215,7 +226,19 @@ def _column(shape: Shape, values: list[Any], dead: dict[int, str]) -> pa.Array:
                 made.append(None)
                 dead.setdefault(place, f"{shape.field.name}: {error}")
         values = made
-    return pa.array(values, shape.field.type)
+    try:
+        return pa.array(values, shape.field.type)
+    except (pa.ArrowException, OverflowError):  # a writer may put more into an int than its 32 bits
+        return pa.array([_alone(shape, value, place, dead) for place, value in enumerate(values)], shape.field.type)
+
+
+def _alone(shape: Shape, value: Any, place: int, dead: dict[int, str]) -> Any:
+    try:
+        pa.array([value], shape.field.type)
+    except (pa.ArrowException, OverflowError) as error:
+        dead.setdefault(place, f"{shape.field.name}: {error}")
+        return None
+    return value
 
 
 def fastavro() -> Any:

@@ -187,11 +187,12 @@ def _decimal(name: str, precision: int, scale: int) -> Shape | None:
     return Shape(pa.field(name, pa.decimal128(precision, scale)), convert)
 
 
-def _ticks(arrow: pa.DataType, ticks: int) -> Convert | None:
-    if pa.types.is_date32(arrow):
-        return None
-    is_time = pa.types.is_time64(arrow)
-    low, high = (0, _DAY_MICROS - 1) if is_time else (-(1 << 63) + 2, (1 << 63) - 2)  # DuckDB has infinities there
+def _ticks(arrow: pa.DataType, ticks: int) -> Convert:
+    if pa.types.is_time64(arrow):
+        low, high = 0, _DAY_MICROS - 1
+    else:  # DuckDB has infinities at the ends
+        bits = 31 if pa.types.is_date32(arrow) else 63
+        low, high = -(1 << bits) + 2, (1 << bits) - 2
 
     def convert(value: int) -> int:
         if not low <= value * ticks <= high:

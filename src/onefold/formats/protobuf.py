@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from onefold.errors import ExtraMissing, RowsRefused, SchemaError
+from onefold.errors import ExtraMissing, RowsRefused, SchemaError, SourceError
 from onefold.formats.exact import Unfit
 from onefold.formats.framed import Framed, Reader, fit_columns
 from onefold.formats.framing import Group
@@ -50,6 +50,10 @@ def protobuf(
     return made
 
 
+class _TextOnly(SchemaError):
+    """A schema in the .proto language."""
+
+
 class Protobuf(Framed):
     """What `of.protobuf(…)` gives."""
 
@@ -58,7 +62,10 @@ class Protobuf(Framed):
     message: str | None = None
 
     def _reader_of(self, schema: WriterSchema) -> Reader:
-        return _ProtobufReader(_File(schema))
+        try:
+            return _ProtobufReader(_File(schema))
+        except _TextOnly as error:  # no message's fault: none may become a dead letter for it
+            raise SourceError(error.summary, expected=error.expected, next_step=error.next_step) from None
 
     def _columns_of(self, schema: WriterSchema) -> pa.Schema:
         file = _File(schema)
@@ -320,7 +327,7 @@ def _proto(text: str) -> Any:
     try:
         return descriptor_pb2.FileDescriptorProto.FromString(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError, DecodeError):
-        raise SchemaError(
+        raise _TextOnly(
             "The registry gave a Protobuf schema as text.", expected="its serialized form (format=serialized)",
             next_step="Use a registry that gives it, or register the serialized descriptor.",
         ) from None  # fmt: skip

@@ -146,6 +146,8 @@ class Registry:
         """
         made = self._as_client_schema(schema)
         found = self._ask(SinkUnavailable, lambda client: client.register_schema(subject, made), subject=subject)
+        if found is None:
+            raise SinkRefused(f"{self.label} takes no schema.", subject=subject, found="HTTP 404")
         return int(found)
 
     def lookup(self, subject: str, schema: WriterSchema) -> int | None:
