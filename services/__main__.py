@@ -11,15 +11,15 @@ import signal
 import subprocess
 import sys
 
-from services import kafka
+from services import kafka, registry
 from services.jars import ServiceMissing
 
 
 def main() -> int:
     """See the module's docstring."""
     try:
-        with kafka.running() as address:
-            found = {kafka.VARIABLE: address}
+        with kafka.running() as address, registry.running() as registry_address:
+            found = {kafka.VARIABLE: address, registry.VARIABLE: registry_address}
             for name, value in found.items():
                 print(f"export {name}={value}", flush=True)
             if len(sys.argv) > 1:

@@ -1,4 +1,4 @@
-"""Jars from Maven Central, fetched once into the repository's ignored folder."""
+"""Jars and archives from Maven Central, fetched once into the repository's ignored folder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".services"
 POM = Path(__file__).with_name("pom.xml")
+PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 
 
 class ServiceMissing(Exception):
@@ -27,24 +28,33 @@ def java() -> str:
 
 def jars() -> Path:
     """The folder with all jars of pom.xml; another one when that changes. Raises ServiceMissing."""
-    FOLDER.mkdir(exist_ok=True)
     folder = FOLDER / f"jars-{hashlib.sha256(POM.read_bytes()).hexdigest()[:12]}"
+    return _fetched(folder, "copy-dependencies", "-f", str(POM), "-DincludeScope=runtime")
+
+
+def unpacked(artifact: str) -> Path:
+    """The folder of an archive's content; artifact: group:artifact:version:type:classifier. Raises ServiceMissing."""
+    _, name, version, *_ = artifact.split(":")
+    return _fetched(FOLDER / f"{name}-{version}", "unpack", f"-Dartifact={artifact}")
+
+
+def _fetched(folder: Path, goal: str, *options: str) -> Path:
+    """Whole or not at all, and by one process."""
+    FOLDER.mkdir(exist_ok=True)
     with (FOLDER / "jars.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            _fetch(folder)
+            partial = folder.with_name(f"{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            _run_maven(f"{PLUGIN}:{goal}", *options, f"-DoutputDirectory={partial}")
+            partial.rename(folder)
     return folder
 
 
-def _fetch(folder: Path) -> None:
+def _run_maven(*arguments: str) -> None:
     maven = shutil.which("mvn")
     if maven is None:
-        raise ServiceMissing("no Maven: install it, or name a broker in ONEFOLD_KAFKA")
-    partial = folder.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    goal = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
-    command = [maven, "-q", "-B", "-f", str(POM), goal, f"-DoutputDirectory={partial}", "-DincludeScope=runtime"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        raise ServiceMissing("no Maven: install it, or name servers in ONEFOLD_KAFKA and ONEFOLD_SCHEMA_REGISTRY")
+    ran = subprocess.run([maven, "-q", "-B", *arguments], capture_output=True, text=True, check=False)
     if ran.returncode:
-        raise ServiceMissing(f"Maven could not fetch the jars: {ran.stdout[-2000:]}{ran.stderr[-2000:]}")
-    partial.rename(folder)
+        raise ServiceMissing(f"Maven could not fetch: {ran.stdout[-2000:]}{ran.stderr[-2000:]}")

@@ -7,7 +7,7 @@
     payments.where("amount > 0").dedup("event_id", within=None).append(of.duckdb("lake.duckdb").table("payments"))
     flow.run()
 
-Connectors are imported when they are first used. The logger `onefold` is silent until it is configured.
+Connectors and formats are imported when they are first used. The logger `onefold` is silent until it is configured.
 """
 
 from __future__ import annotations
@@ -28,10 +28,14 @@ if TYPE_CHECKING:
     from onefold.connectors.kafka import kafka as kafka
     from onefold.connectors.memory import memory as memory
     from onefold.connectors.sqlite import SqliteFile as sqlite  # noqa: N813 - what it makes is a connection
+    from onefold.formats.avro import avro as avro
+    from onefold.formats.json_schema import json_schema as json_schema
+    from onefold.formats.protobuf import protobuf as protobuf
+    from onefold.formats.registry import schema_registry as schema_registry
 
 __all__ = [
-    "CommitClass", "Flow", "Guarantee", "OnefoldError", "Stream", "console", "duckdb", "files", "kafka", "memory",
-    "sqlite", "testing",
+    "CommitClass", "Flow", "Guarantee", "OnefoldError", "Stream", "avro", "console", "duckdb", "files", "json_schema",
+    "kafka", "memory", "protobuf", "schema_registry", "sqlite", "testing",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
@@ -45,15 +49,23 @@ _CONNECTIONS = {
     "sqlite": ("onefold.connectors.sqlite", "SqliteFile"),
 }
 
+_FORMATS = {
+    "avro": ("onefold.formats.avro", "avro"),
+    "json_schema": ("onefold.formats.json_schema", "json_schema"),
+    "protobuf": ("onefold.formats.protobuf", "protobuf"),
+    "schema_registry": ("onefold.formats.registry", "schema_registry"),
+}
+
 logging.getLogger("onefold").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
     if name == "testing":
         return importlib.import_module("onefold.testing")
-    if name not in _CONNECTIONS:
+    found = _CONNECTIONS.get(name) or _FORMATS.get(name)
+    if found is None:
         raise AttributeError(f"module 'onefold' has no attribute {name!r}")
-    module, attribute = _CONNECTIONS[name]
+    module, attribute = found
     return getattr(importlib.import_module(module), attribute)
 
 

@@ -86,6 +86,18 @@ def test_a_connector_is_documented_with_all_its_parameters(connection: str) -> N
             assert f"`{method}(" in section or f".{method}(" in section
 
 
+@pytest.mark.parametrize("name", sorted(onefold._FORMATS))
+def test_a_format_is_documented_with_all_its_parameters(name: str) -> None:
+    text = page("formats.md")
+    begin = text.index("\n## of.schema_registry")
+    begin = begin if name == "schema_registry" else text.index(f"\n## of.{name}\n")
+    shared = text[text.index("The formats below share:") : text.index("\n## of.avro")]
+    section = text[begin : text.find("\n## ", begin + 4)] + shared
+    code = getattr(onefold, name).__code__
+    for parameter in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]:
+        assert f"`{parameter}`" in section
+
+
 def test_every_how_to_page_is_listed() -> None:
     listed = (REFERENCE.parent / "README.md").read_text("utf-8")
     for folder in ("tutorials", "how-to", "reference", "explanation"):

@@ -110,7 +110,7 @@ def test_lenient_rounds_and_still_refuses_what_is_no_number(sql, value, expected
 
 
 @pytest.mark.parametrize("line", [
-    b"", b"  ", b"[1]", b"null", b"1", b'"x"', b'{"v":1', b'{"v":1}{"v":2}', b"\xff", None, b"{'v':1}",
+    b"", b"  ", b"[1]", b"null", b"1", b'"x"', b'{"v":1', b'{"v":1}{"v":2}', b"\xff", b"{'v':1}",
     b'\xef\xbb\xbf{"v":1}',
 ])  # fmt: skip
 def test_what_is_no_object_is_malformed_and_counted(line) -> None:
@@ -119,6 +119,17 @@ def test_what_is_no_object_is_malformed_and_counted(line) -> None:
     assert decoded.kept.to_pylist() == [0, 2]
     assert decoded.misfits.index.to_pylist() == [1]
     assert decoded.misfits.reason.to_pylist() == ["malformed"]
+
+
+@pytest.mark.parametrize("count", [1, 300])
+def test_no_value_at_all_is_a_row_of_nulls_in_its_place(count: int) -> None:
+    decoded = decode([None, b'{"v":1}', b"x", None, b'{"v":2}'] * count, v="BIGINT", w="BIGINT[]")
+    assert decoded.rows.column("v").to_pylist() == [None, 1, None, 2] * count
+    assert decoded.rows.column("w").null_count == 4 * count
+    places = range(0, 5 * count, 5)
+    assert decoded.kept.to_pylist() == [place + each for place in places for each in (0, 1, 3, 4)]
+    assert decoded.misfits.index.to_pylist() == [place + 2 for place in places]
+    assert decode([None], v="BIGINT").kept is None
 
 
 def test_missing_keys_are_null_and_of_equal_keys_the_first_counts() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import onefold as of
 from onefold.connectors.kafka.connection import FREE_OPTIONS, HIDDEN, OWN_OPTIONS, SECRET_OPTIONS
+from onefold.connectors.kafka.messages import Layout, Messages, rows_of
 from onefold.connectors.kafka.place import Place
 from onefold.connectors.kafka.refusal import refusal_of
 from onefold.connectors.kafka.sizes import Limits, largest_message, limits_of, suspects
@@ -21,9 +22,11 @@ from onefold.connectors.kafka.token import (
     owners_to_metadata,
     to_metadata,
 )
-from onefold.errors import BuildError, NotSupported, SettingMissing
+from onefold.errors import BuildError, NotSupported, RowsRefused, SchemaError, SettingMissing
+from onefold.formats import format_named
+from onefold.formats.schema import to_schema
 from onefold.formats.write import json_values
-from onefold.types import EpochNumber, SealId, Token
+from onefold.types import Binding, EpochNumber, SealId, Token
 
 pytest.importorskip("confluent_kafka")
 
@@ -238,3 +241,51 @@ def test_small_limits_are_measured_in_few_slices() -> None:
 def test_rows_with_parts_are_always_looked_at() -> None:
     batch = pa.record_batch({"parts": [[{"a-very-long-name": None}] * 50]})
     assert [part.num_rows for part in suspects(batch, 10_000)] == [1]
+
+
+def layout(columns: dict[str, str], *, mode: str = "append", **more: Any) -> Layout:
+    key, word = more.pop("key", ()), more.pop("word", "json")
+    binding = Binding(
+        journal="j", flow="f", lane="0", sink="s", incarnation=cast("Any", 1), schema=to_schema(columns),
+        mode=cast("Any", mode), key=key, guarantee=cast("Any", None), spool=cast("Any", None),
+    )  # fmt: skip
+    return Layout(binding, cast("Any", format_named(word)), "topic", **more)
+
+
+COLUMNS = {"k": "VARCHAR", "n": "BIGINT", "body": "BLOB", "h": "MAP(VARCHAR, BLOB)"}
+ROWS = [
+    {"k": "a", "n": 1, "body": b"x", "h": [("t", b"1"), ("t", None)]},
+    {"k": "b", "n": 2, "body": b"", "h": []},
+    {"k": "c", "n": 3, "body": b"\xff", "h": [("", b"")]},
+]
+
+
+@pytest.mark.parametrize("key", [("k",), ("k", "n"), ("n",)])
+@pytest.mark.parametrize("word", ["json", "raw"])
+def test_messages_become_the_rows_that_they_were_made_of(key: tuple[str, ...], word: str) -> None:
+    columns = COLUMNS if word == "json" else {name: COLUMNS[name] for name in (*key, "body", "h")}
+    rows = pa.Table.from_pylist(ROWS, schema=to_schema(columns))
+    shape = layout(columns, word=word, key=key, headers="h")
+    values, keys, headers = Messages(shape, "t").of(rows)
+    assert headers == [[(name.encode(), value) for name, value in row["h"]] for row in ROWS]  # type: ignore[attr-defined]
+    assert keys is not None
+    if word == "raw":
+        assert values.to_pylist() == [row["body"] for row in ROWS]
+    found = rows_of(shape, pa.chunked_array([values]), pa.chunked_array([keys]), headers)
+    assert found.to_pylist() == rows.to_pylist()
+
+
+def test_what_has_no_place_in_a_message_is_refused() -> None:
+    for columns, more in (
+        ({"a": "BLOB", "b": "BLOB"}, {"word": "raw"}),
+        ({"a": "BIGINT"}, {"word": "raw"}),
+        ({"a": "BIGINT"}, {"headers": "a"}),
+        ({"a": "BIGINT", "h": "STRUCT(name VARCHAR, value BIGINT)[]"}, {"headers": "h"}),
+        ({"a": "BIGINT", "h": "MAP(VARCHAR, BLOB)"}, {"headers": "h", "key": ("h",)}),
+    ):
+        with pytest.raises(SchemaError):
+            Messages(layout(columns, **more), "t")  # type: ignore[arg-type]
+    shape = layout({"a": "BIGINT", "h": "STRUCT(name VARCHAR, value BLOB)[]"}, headers="h")
+    for nameless in ([{"name": None, "value": b"x"}], [None]):
+        with pytest.raises(RowsRefused, match="no name"):
+            Messages(shape, "t").of(pa.Table.from_pylist([{"a": 1, "h": nameless}], schema=shape.stored))

@@ -5,9 +5,8 @@ A sink that spools inherits `SpooledSink` and adds `promise`, `open` and `commit
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -29,7 +28,7 @@ from onefold.types import Binding, EpochHead, Mode, Receipt, Token
 
 __all__ = [
     "OP_COLUMN", "RESERVED_PREFIX", "SpooledSink", "check_key", "check_names", "described", "file_failure",
-    "file_name", "refuse_gone", "refuse_inexact", "refuse_taken", "refuse_token", "resolved_path", "rows_of",
+    "file_name", "refuse_gone", "refuse_taken", "refuse_token", "resolved_path", "rows_of",
     "same_token", "stored_schema", "target_path",
 ]  # fmt: skip
 
@@ -81,24 +80,6 @@ class Counted:
             self.rows += batch.num_rows
             self.size_bytes += batch.nbytes
             yield batch
-
-
-def refuse_inexact(encode: Callable[[pa.Table], object], schema: pa.Schema, label: str, expected: str) -> None:
-    """Raise SchemaError for a column that a sink's encoding cannot keep."""
-    with contextlib.suppress(SchemaError, pa.ArrowException):  # if it fails, find out for which column
-        encode(pa.Table.from_arrays([pa.nulls(1, column.type) for column in schema], schema=schema))
-        return
-    for column in schema:
-        try:
-            encode(pa.table({column.name: pa.nulls(1, column.type)}))
-        except (SchemaError, pa.ArrowException) as error:
-            raise SchemaError(
-                f"{label} cannot keep column {column.name}.",
-                found=str(column.type),
-                expected=expected,
-                next_step="Cast it in select(…).",
-                column=column.name,
-            ) from error
 
 
 def rows_of(binding: Binding, receipts: Sequence[Receipt]) -> pa.Table:

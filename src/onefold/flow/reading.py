@@ -13,7 +13,7 @@ from onefold.errors import BuildError, SchemaError
 from onefold.flow import columns
 from onefold.flow.graph import Draft, check_name
 from onefold.plan import ReadNode
-from onefold.protocols import Format, Informed, Reading, Source, describe
+from onefold.protocols import Format, Informed, KnowsColumns, Reading, Source, describe
 
 __all__ = ["ReadOptions", "read_draft"]
 
@@ -50,7 +50,7 @@ def read_draft(flow: str, endpoint: Any, schema: object, options: ReadOptions) -
     wanted = _format(options.format)
     source = _source_of(endpoint, wanted)
     kept_format = None if source.promise.payload == "rows" else wanted or _default_format(endpoint, source)
-    declared = _declared(endpoint, source, schema, label)
+    declared = _declared(endpoint, source, schema, kept_format)
     rows = columns.schema_of([*declared, *_meta_fields(source, options.meta, label)], f"the read of {label}")
     lateness, max_ahead = _times(options, declared)
     name = check_name(options.name or str(getattr(endpoint, "default_name", "") or "read"), "A read")
@@ -76,9 +76,14 @@ def _source_of(endpoint: Any, wanted: Format | None) -> Source:
     raise BuildError("This is nothing to read from.", found=repr(endpoint), expected="an endpoint, such as of.files(…)")
 
 
-def _declared(endpoint: Any, source: Source, schema: object, label: str) -> pa.Schema:
+def _declared(endpoint: Any, source: Source, schema: object, format: Format | None) -> pa.Schema:  # noqa: A002
     if schema is not None:
         return columns.to_schema(schema)
+    label = str(describe(endpoint))
+    knowing: object = format
+    if isinstance(knowing, KnowsColumns):
+        topics = getattr(endpoint, "topic_names", (str(getattr(endpoint, "default_name", "") or "read"),))
+        return columns.to_schema(knowing.infer_schema(topics))
     infer = getattr(endpoint, "infer_schema", None)
     if source.promise.payload == "bytes" or infer is None:
         raise SchemaError(

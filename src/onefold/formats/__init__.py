@@ -28,6 +28,10 @@ def format_named(name: str, **options: Any) -> Format:
     from onefold.formats.raw import Parquet, Raw
 
     known: dict[str, type[Any]] = {"csv": Csv, "json": JsonLines, "parquet": Parquet, "raw": Raw}
+    if name in ("avro", "json_schema", "protobuf"):
+        raise BuildError(
+            f"The format {name} needs a schema registry.", next_step=f'Write format=of.{name}("http://localhost:8081").'
+        )
     if name not in known:
         near = get_close_matches(name, known, n=1)
         advice = f"Did you mean {near[0]!r}?" if near else None

@@ -3,7 +3,7 @@
 What is an object is decided by DuckDB's reader: RFC 8259, and beyond it a trailing comma is let pass, as are NaN and
 Infinity outside number columns. Of equal keys the first counts. A missing key and null are NULL; keys that the schema
 does not name are ignored. Values are judged as onefold.formats.exact says; objects and lists do not fit VARCHAR. Empty
-and blank values, no value at all, a byte order mark, and bytes that are not UTF-8 are malformed.
+and blank values, a byte order mark, and bytes that are not UTF-8 are malformed. No value at all is a row of NULLs.
 
 Four paths with the same results (tested): few rows are decoded in Python; many by one DuckDB query over all cores,
 whose texts Arrow casts when the whole batch is plainly regular (onefold.formats.swift). Otherwise another query
@@ -29,10 +29,11 @@ from onefold.formats.duck import first_number, literal, run
 from onefold.formats.exact import Converter, Unfit, converter, is_deep, parse_json
 from onefold.formats.fast import typed_text
 from onefold.formats.lines import MAX_RECORD_BYTES, Records, split_records
-from onefold.formats.rows import Part, Refusals, gather, texts, to_part
+from onefold.formats.rows import Part, Refusals, around_nulls, gather, texts, to_part
 from onefold.formats.swift import cast_texts, holds_flat_objects, is_swift
 from onefold.formats.types import is_json
-from onefold.protocols import Decoded
+from onefold.formats.write import json_values, refuse_inexact
+from onefold.protocols import Decoded, Encoder
 
 __all__ = ["JsonLines"]
 
@@ -61,10 +62,14 @@ class JsonLines:
         return split_records(buffer, is_final=is_final, max_record_bytes=max_record_bytes, keep_ends=True)
 
     def decode(self, payload: pa.Array | pa.ChunkedArray, schema: pa.Schema, *, is_lenient: bool) -> Decoded:
-        """Decode each value. Rows that hold no object are "malformed", values that do not fit "misfit".
+        """Decode each value. Rows that hold no object are "malformed", values that do not fit "misfit"; a row without
+        a value (a tombstone) is a row of NULLs.
 
         Raises SchemaError for a column of a type that JSON cannot carry.
         """
+        return around_nulls(payload, schema, lambda there: self._decode(there, schema, is_lenient))
+
+    def _decode(self, payload: pa.Array | pa.ChunkedArray, schema: pa.Schema, is_lenient: bool) -> Decoded:
         plan = _plan(schema.serialize().to_pybytes(), is_lenient)
         refusals = Refusals()
         text = texts(payload, refusals)
@@ -73,6 +78,11 @@ class JsonLines:
         else:
             parts = self._decode_many(plan, text, refusals)
         return gather(schema, parts, refusals, total=len(text))
+
+    def encoder(self, schema: pa.Schema, topic: str) -> Encoder:
+        """One JSON object a row, see onefold.formats.write. Raises SchemaError for a type that JSON does not have."""
+        refuse_inexact(json_values, schema, "JSON", "a type that JSON has")
+        return json_values
 
     def _decode_many(self, plan: _Plan, text: pa.ChunkedArray, refusals: Refusals) -> list[Part]:
         swift = _decode_swift(plan, text) if plan.swift and not self._guarded_batches else None

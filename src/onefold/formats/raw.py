@@ -11,7 +11,7 @@ from onefold.errors import NotSupported, SchemaError
 from onefold.formats.casts import fit_part
 from onefold.formats.lines import CUT_MARK, MAX_RECORD_BYTES, Records, split_records
 from onefold.formats.rows import Refusals, gather
-from onefold.protocols import Decoded
+from onefold.protocols import Decoded, Encoder
 
 __all__ = ["Parquet", "Raw"]
 
@@ -33,11 +33,7 @@ class Raw:
 
     def decode(self, payload: pa.Array | pa.ChunkedArray, schema: pa.Schema, *, is_lenient: bool) -> Decoded:
         """No value stays NULL; a cut record is "malformed"; bytes that are not UTF-8 do not fit VARCHAR."""
-        if len(schema) != 1 or schema.field(0).type not in (pa.binary(), pa.large_binary(), pa.string()):
-            raise SchemaError(
-                "The raw format needs one column, BLOB or VARCHAR.",
-                found=", ".join(str(field) for field in schema),
-            )
+        self._check(schema)
         column = payload if isinstance(payload, pa.ChunkedArray) else pa.chunked_array([payload])
         refusals = Refusals()
         is_cut = np.zeros(len(column), bool)
@@ -47,6 +43,24 @@ class Raw:
         table = pa.table([column], names=schema.names).filter(pa.array(~is_cut))
         part = fit_part(table, np.flatnonzero(~is_cut), schema, refusals, is_lenient=is_lenient)
         return gather(schema, [part], refusals, total=len(column))
+
+    def encoder(self, schema: pa.Schema, topic: str) -> Encoder:
+        """The one column's bytes; NULL is no value (a tombstone). Raises SchemaError."""
+        self._check(schema)
+
+        def encode(rows: pa.Table) -> pa.LargeBinaryArray:
+            column = rows.column(0).cast(pa.large_binary()).combine_chunks()
+            return column if isinstance(column, pa.Array) else pa.concat_arrays(column.chunks)
+
+        return encode
+
+    def _check(self, schema: pa.Schema) -> None:
+        kind = schema.field(0).type if len(schema) == 1 else None
+        if kind not in (pa.binary(), pa.large_binary(), pa.string()):
+            raise SchemaError(
+                "The raw format needs one column, BLOB or VARCHAR.",
+                found=", ".join(str(field) for field in schema),
+            )
 
 
 @dataclass(frozen=True)

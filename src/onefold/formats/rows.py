@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from onefold.formats.exact import Converter, Unfit
 from onefold.formats.lines import CUT_MARK
 from onefold.protocols import Decoded, Misfits
 
-__all__ = ["Part", "Refusals", "gather", "shorten", "texts", "to_part"]
+__all__ = ["Part", "Refusals", "around_nulls", "gather", "shorten", "texts", "to_part"]
 
 _BLOCK = 50_000
 _DETAIL_LENGTH = 200
@@ -122,6 +122,26 @@ def gather(schema: pa.Schema, parts: Sequence[Part], refusals: Refusals, *, tota
         kept, rows = together[order], pa.concat_tables([part.rows for part in parts]).take(order)
     check(len(kept) + len(misfits) == total, "every input row is decoded or refused", found=len(kept), expected=total)
     return Decoded(rows, None if len(kept) == total else pa.array(kept), misfits)
+
+
+def around_nulls(
+    payload: pa.Array | pa.ChunkedArray, schema: pa.Schema, decode: Callable[[pa.Array | pa.ChunkedArray], Decoded]
+) -> Decoded:
+    """A row without a value (a tombstone) is a row of NULLs; the others are decoded."""
+    if not payload.null_count:
+        return decode(payload)
+    is_there = payload.is_valid()
+    mask = np.asarray(is_there.to_numpy(zero_copy_only=False) if isinstance(is_there, pa.Array) else is_there, bool)
+    numbers, gone = np.flatnonzero(mask), np.flatnonzero(~mask)
+    found = decode(payload.filter(is_there))
+    kept = numbers if found.kept is None else numbers[found.kept.to_numpy()]
+    order = np.argsort(np.concatenate([kept, gone]), kind="stable")
+    nulls = pa.Table.from_arrays([pa.nulls(len(gone), field.type) for field in schema], schema=schema)
+    rows = pa.concat_tables([found.rows, nulls]).take(order)
+    index = pa.array(numbers[found.misfits.index.to_numpy()], pa.int64())
+    misfits = Misfits(index, found.misfits.reason, found.misfits.detail)
+    every = pa.array(np.concatenate([kept, gone])[order]) if len(misfits) else None
+    return Decoded(rows, every, misfits)
 
 
 def shorten(text: str) -> str:

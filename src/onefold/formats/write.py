@@ -7,15 +7,18 @@ text, JSON as it is. NaN and the infinities, which JSON does not have, are the s
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Callable
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from onefold.errors import SchemaError
 from onefold.formats.duck import connection, identifier, literal, query
 from onefold.formats.types import is_json, sql_type
 
-__all__ = ["json_lines", "json_values"]
+__all__ = ["json_lines", "json_values", "refuse_inexact"]
 
 
 def json_lines(rows: pa.Table | pa.RecordBatch) -> bytes:
@@ -29,10 +32,31 @@ def json_values(rows: pa.Table | pa.RecordBatch) -> pa.LargeBinaryArray:
     return pc.cast(_objects(rows, ""), pa.large_binary()).combine_chunks()
 
 
+def refuse_inexact(encode: Callable[[pa.Table], object], schema: pa.Schema, label: str, expected: str) -> None:
+    """Raise SchemaError for a column that a sink's encoding cannot keep."""
+    with contextlib.suppress(SchemaError, pa.ArrowException):  # if it fails, find out for which column
+        encode(pa.Table.from_arrays([pa.nulls(1, column.type) for column in schema], schema=schema))
+        return
+    for column in schema:
+        try:
+            encode(pa.table({column.name: pa.nulls(1, column.type)}))
+        except (SchemaError, pa.ArrowException) as error:
+            raise SchemaError(
+                f"{label} cannot keep column {column.name}.",
+                found=str(column.type),
+                expected=expected,
+                next_step="Cast it in select(…).",
+                column=column.name,
+            ) from error
+
+
 def _objects(rows: pa.Table | pa.RecordBatch, end: str) -> pa.ChunkedArray:
     table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
     if not len(table):
         return pa.chunked_array([], pa.string())
+    nested = [column for column in table.columns if pa.types.is_nested(column.type)]
+    if any(chunk.offset for column in nested for chunk in column.chunks):  # DuckDB refuses slices of structs
+        table = table.take(pa.array(range(len(table)), pa.int64()))
     parts = [
         f"{literal(_key(field.name, first=place == 0))} || {_value(field, identifier(f'c{place}'))}"
         for place, field in enumerate(table.schema)

@@ -9,11 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from onefold.connectors.spooling import refuse_inexact
 from onefold.errors import NotSupported
 from onefold.formats.json import JsonLines
 from onefold.formats.lines import split_records
-from onefold.formats.write import json_lines
+from onefold.formats.write import json_lines, refuse_inexact
 
 __all__ = ["DATA_SET_SUFFIXES", "Encoding", "encoding_named"]
 

@@ -116,6 +116,22 @@ cdef extern from "librdkafka.h" nogil:
     void rd_kafka_topic_destroy(rd_kafka_topic_t *topic)
     int rd_kafka_produce_batch(
         rd_kafka_topic_t *topic, int32_t partition, int flags, rd_kafka_message_t *messages, int size)
+    int OF_PART_TOPIC, OF_PART_VALUE, OF_PART_KEY, OF_PART_HEADERS
+    ctypedef struct of_mem "struct {void *ptr; size_t size;}":
+        void *ptr
+        size_t size
+    ctypedef union of_part:
+        rd_kafka_topic_t *rkt
+        of_mem mem
+        rd_kafka_headers_t *headers
+    ctypedef struct rd_kafka_vu_t:
+        int vtype
+        of_part u
+    rd_kafka_error_t *rd_kafka_produceva(rd_kafka_t *rk, const rd_kafka_vu_t *parts, size_t count)
+    rd_kafka_headers_t *rd_kafka_headers_new(size_t count)
+    void rd_kafka_headers_destroy(rd_kafka_headers_t *headers)
+    int rd_kafka_header_add(
+        rd_kafka_headers_t *headers, const char *name, ssize_t name_size, const void *value, ssize_t value_size)
     int rd_kafka_outq_len(rd_kafka_t *rk)
     int rd_kafka_flush(rd_kafka_t *rk, int timeout_ms)
     int rd_kafka_purge(rd_kafka_t *rk, int flags)
@@ -614,6 +630,46 @@ cdef class Producer(Client):
             free(batch)
         if fault and fault != OF_QUEUE_FULL:
             raise _fault_of(fault)
+        return row
+
+    def produce_with_headers(self, str topic, values, keys, headers, *, int64_t first=0):
+        """The same, one by one, with headers: a sequence of (name, value) a row, in bytes; a value may be None."""
+        cdef int64_t count = len(values), row = first
+        cdef rd_kafka_vu_t parts[4]
+        cdef rd_kafka_headers_t *own
+        cdef rd_kafka_error_t *error
+        cdef rd_kafka_topic_t *handle
+        cdef char *start
+        cdef int code = 0
+        cdef _Cells value_of = _Cells(values), key_of = _Cells(keys)
+        name = topic.encode()
+        self._lent.append((values, keys))
+        handle = rd_kafka_topic_new(self._rk, name, NULL)
+        if handle == NULL:
+            raise KafkaFault(-188, "_UNKNOWN_TOPIC", "the topic cannot be used")
+        try:
+            while row < count:
+                own = rd_kafka_headers_new(len(headers[row]))
+                for label, value in headers[row]:
+                    start = NULL if value is None else <char *>value
+                    rd_kafka_header_add(own, label, len(label), start, 0 if value is None else len(value))
+                parts[0].vtype, parts[1].vtype = OF_PART_TOPIC, OF_PART_VALUE
+                parts[2].vtype, parts[3].vtype = OF_PART_KEY, OF_PART_HEADERS
+                parts[0].u.rkt = handle
+                parts[1].u.mem.ptr = value_of.cell(row, &parts[1].u.mem.size)
+                parts[2].u.mem.ptr = key_of.cell(row, &parts[2].u.mem.size)
+                parts[3].u.headers = own
+                error = rd_kafka_produceva(self._rk, parts, 4)
+                if error != NULL:  # then the headers are still ours
+                    code = rd_kafka_error_code(error)
+                    rd_kafka_error_destroy(error)
+                    rd_kafka_headers_destroy(own)
+                    if code == OF_QUEUE_FULL:
+                        return row
+                    raise _fault_of(code)
+                row += 1
+        finally:
+            rd_kafka_topic_destroy(handle)
         return row
 
     def outstanding(self):

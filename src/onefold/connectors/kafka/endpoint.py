@@ -10,7 +10,8 @@ from onefold.connectors.kafka.connection import Connection, Mechanism, TokenOf, 
 from onefold.connectors.kafka.sink import KafkaSink
 from onefold.connectors.kafka.source import KafkaSource, Topics
 from onefold.errors import BuildError, NotSupported
-from onefold.protocols import Format
+from onefold.formats import format_named
+from onefold.protocols import Format, WritingFormat
 from onefold.types import Mode
 
 __all__ = ["Kafka", "KafkaTopic", "kafka"]
@@ -55,6 +56,8 @@ class Kafka:
         start: Literal["earliest", "latest"] | int = "earliest",
         isolation: Literal["read_committed", "read_uncommitted"] = "read_committed",
         group: str | None = None,
+        format: str | Format | None = None,  # noqa: A002 - the word everyone uses
+        headers: str | None = None,
     ) -> KafkaTopic:
         """A topic; to read: several, or a pattern that begins with ^.
 
@@ -63,12 +66,15 @@ class Kafka:
                 partitions that appear later, do not ask.
             isolation: read_uncommitted reads what producers may still abort.
             group: the consumer group whose offsets follow the flow, for lag tools. Default: one of its own.
+            format: of the values: "json" (the default), "raw", or of.avro(…), of.protobuf(…), of.json_schema(…).
+            headers: to write: the column that becomes the messages' headers instead of a part of the value.
         """
         if start not in ("earliest", "latest") and not isinstance(start, int):
             raise BuildError("A topic is not read from there.", found=repr(start), expected="earliest, latest or ms")
         if isolation not in ("read_committed", "read_uncommitted"):
             raise BuildError("There is no such isolation.", found=repr(isolation), expected="read_committed")
-        return KafkaTopic(self.connection, Topics(names_of(name), start, isolation, group))
+        made = format_named(format) if isinstance(format, str) else format
+        return KafkaTopic(self.connection, Topics(names_of(name), start, isolation, group), made, headers)
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,13 @@ class KafkaTopic:
 
     connection: Connection
     topics: Topics
+    format: Format | None = None
+    headers: str | None = None
+
+    @property
+    def topic_names(self) -> tuple[str, ...]:
+        """The topics, by which a registry finds their schemas."""
+        return self.topics.names
 
     @property
     def label(self) -> str:
@@ -100,4 +113,9 @@ class KafkaTopic:
             raise NotSupported(f"{self.label} is no single topic to write to.", expected="one topic's name")
         if mode == "upsert" and not key:
             raise NotSupported(f"An upsert into {self.label} needs a key.", next_step='Say key="column".')
-        return KafkaSink(self.connection, name, key)
+        if self.format is not None and not isinstance(self.format, WritingFormat):
+            raise NotSupported(
+                f"{self.label} cannot be written as {self.format.name}.",
+                expected="json, raw, avro, protobuf, json_schema",
+            )
+        return KafkaSink(self.connection, name, self.format, self.headers)

@@ -16,7 +16,7 @@ __all__ = ["PartitionEnds"]
 FRESH_SECONDS = 0.05
 """How often the ends of partitions are asked for while some have nothing to give."""
 
-STALE_SECONDS = 0.5
+STALE_SECONDS = 2.0
 """An older answer is none."""
 
 
@@ -29,17 +29,19 @@ class PartitionEnds:
         self._answers: dict[TopicPartition, Any] = {}
         self._asked_at = -math.inf
         self._ends: dict[TopicPartition, int] = {}
-        self._ends_at = -math.inf
 
     def of(self, one: TopicPartition, among: Iterable[TopicPartition]) -> float:
-        """Where the partition ended a moment ago; nowhere when nobody answered lately. among: all that are asked for
-        in one question."""
+        """Where the partition ended a moment ago; nowhere as long as nobody has answered. among: all that are asked for
+        in one question. An answer is given once, so that a later one was asked for after the former was given.
+        """
         now = self._clock.monotonic()
         if self._answers and all(answer.done() for answer in self._answers.values()):
             answers, self._answers = self._answers, {}
             with contextlib.suppress(SourceUnavailable):
                 self._ends = {other: self._cluster.offset_of(other.topic, found)[0] for other, found in answers.items()}
-                self._ends_at = self._asked_at
-        if not self._answers and now - self._asked_at > FRESH_SECONDS:
+        if now - self._asked_at > STALE_SECONDS:
+            self._ends = {}
+        end = self._ends.pop(one, None)
+        if end is None and not self._answers and now - self._asked_at > FRESH_SECONDS:
             self._answers, self._asked_at = self._cluster.ask_ends(among), now
-        return self._ends.get(one, math.inf) if now - self._ends_at < STALE_SECONDS else math.inf
+        return math.inf if end is None else end

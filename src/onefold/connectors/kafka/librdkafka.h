@@ -115,6 +115,25 @@ rd_kafka_topic_t *rd_kafka_topic_new(rd_kafka_t *rk, const char *topic, rd_kafka
 void rd_kafka_topic_destroy(rd_kafka_topic_t *topic);
 int rd_kafka_produce_batch(
     rd_kafka_topic_t *topic, int32_t partition, int flags, rd_kafka_message_t *messages, int size);
+/* A message in named parts: for those that have headers. */
+enum { OF_PART_TOPIC = 2, OF_PART_VALUE = 4, OF_PART_KEY = 5, OF_PART_HEADERS = 10 };
+typedef struct rd_kafka_vu_s {
+    int vtype;
+    union {
+        rd_kafka_topic_t *rkt;
+        struct {
+            void *ptr;
+            size_t size;
+        } mem;
+        rd_kafka_headers_t *headers;
+        char _pad[64];
+    } u;
+} rd_kafka_vu_t;
+rd_kafka_error_t *rd_kafka_produceva(rd_kafka_t *rk, const rd_kafka_vu_t *parts, size_t count);
+rd_kafka_headers_t *rd_kafka_headers_new(size_t count);
+void rd_kafka_headers_destroy(rd_kafka_headers_t *headers);
+int rd_kafka_header_add(
+    rd_kafka_headers_t *headers, const char *name, ssize_t name_size, const void *value, ssize_t value_size);
 int rd_kafka_outq_len(rd_kafka_t *rk);
 int rd_kafka_flush(rd_kafka_t *rk, int timeout_ms);
 int rd_kafka_purge(rd_kafka_t *rk, int flags);

@@ -19,6 +19,7 @@ from typing import Any
 
 from onefold.connectors.kafka.connection import Connection
 from onefold.connectors.kafka.library import bridge
+from onefold.connectors.kafka.messages import Batch
 from onefold.protocols import Clock
 
 __all__ = ["Producing"]
@@ -58,11 +59,15 @@ class Producing:
         """Fence every other producer of the same transactional.id."""
         self._producer.init_transactions(_ms(timeout_seconds))
 
-    def send(self, topic: str, values: Any, keys: Any, deadline: float) -> None:
+    def send(self, topic: str, batch: Batch, deadline: float) -> None:
         """Hand over all messages and wait until each was acknowledged. Raises KafkaFault, TimeoutError."""
+        values, keys, headers = batch
         row = 0
         while row < len(values):
-            row = self._producer.produce(topic, values, keys, first=row)
+            if headers is None:
+                row = self._producer.produce(topic, values, keys, first=row)
+            else:
+                row = self._producer.produce_with_headers(topic, values, keys, headers, first=row)
             self._listen(0 if row == len(values) else POLL_MS)
             self._demand_in_time(deadline)
         self._producer.flush(1)  # it waits for no more rows

@@ -10,6 +10,7 @@ import pyarrow as pa
 from onefold.connectors.kafka.cluster import Cluster, TopicPartition
 from onefold.connectors.kafka.connection import Connection
 from onefold.connectors.kafka.library import bridge
+from onefold.connectors.kafka.messages import Headers
 from onefold.errors import SinkUnavailable
 from onefold.protocols import Clock
 
@@ -36,11 +37,11 @@ def consumer_settings(connection: Connection, group: str) -> dict[str, str]:
 
 
 def read_topic(
-    connection: Connection, topic: str, silence_seconds: float, clock: Clock
-) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Values and keys of all that is committed now, partition after partition. Raises KafkaFault, SinkUnavailable.
+    connection: Connection, topic: str, silence_seconds: float, clock: Clock, *, with_headers: bool
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray, list[Headers]]:
+    """Values, keys and headers of all that is committed now, partition after partition.
 
-    silence_seconds: how long nothing may come before we give up.
+    silence_seconds: how long nothing may come before we give up. Raises KafkaFault, SinkUnavailable.
     """
     cluster = Cluster(connection, SinkUnavailable)
     found = cluster.topics([topic]).get(topic)
@@ -48,6 +49,7 @@ def read_topic(
     first, last = cluster.offsets(parts, "earliest"), cluster.offsets(parts, "latest")
     values: list[pa.Array] = []
     keys: list[pa.Array] = []
+    headers: list[Headers] = []
     consumer = bridge().Consumer(consumer_settings(connection, "onefold"), connection.token)
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
@@ -57,12 +59,13 @@ def read_topic(
             queue = consumer.attach(topic, one.number, at, -1, write_end)
             deadline = clock.monotonic() + silence_seconds
             while at < end:
-                taken, seen, fault = queue.take(_MOST_ROWS, _MOST_BYTES, False)
+                taken, seen, fault = queue.take(_MOST_ROWS, _MOST_BYTES, with_headers)
                 if fault is not None:
                     raise fault
                 if taken is not None:
                     values.append(taken[0])
                     keys.append(taken[1])
+                    headers += taken[4] or [()] * len(taken[0])
                     at = int(taken[2][-1]) + 1
                     deadline = clock.monotonic() + silence_seconds
                 if seen is not None:
@@ -78,4 +81,4 @@ def read_topic(
         os.close(read_end)
         os.close(write_end)
     kind = pa.large_binary()
-    return pa.chunked_array(values, kind), pa.chunked_array(keys, kind)
+    return pa.chunked_array(values, kind), pa.chunked_array(keys, kind), headers

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -17,23 +17,24 @@ from onefold.clock import SystemClock
 from onefold.connectors.kafka.cluster import ANSWER_SECONDS, Cluster
 from onefold.connectors.kafka.connection import Connection
 from onefold.connectors.kafka.library import bridge
-from onefold.connectors.kafka.messages import messages_of, rows_from
+from onefold.connectors.kafka.messages import Layout, Messages
+from onefold.connectors.kafka.messages import rows_of as rows_of_topic
 from onefold.connectors.kafka.producing import Producing
 from onefold.connectors.kafka.reading import consumer_settings, read_topic
 from onefold.connectors.kafka.refusal import refusal_of
-from onefold.connectors.kafka.sizes import NO_LIMITS, largest_message, limits_of, suspects
+from onefold.connectors.kafka.sizes import NO_LIMITS, fitting, limits_of
 from onefold.connectors.kafka.token import (
     from_metadata,
     group_of,
     owners_from_metadata,
     owners_group,
     owners_to_metadata,
+    refuse_changes,
     to_metadata,
 )
 from onefold.connectors.spooling import (
     SpooledSink,
     described,
-    refuse_inexact,
     refuse_taken,
     refuse_token,
     rows_of,
@@ -44,14 +45,13 @@ from onefold.errors import (
     OnefoldError,
     OutcomeUnknown,
     RowsRefused,
-    SchemaError,
     SinkForked,
     SinkRefused,
     SinkUnavailable,
     TokenRefused,
 )
-from onefold.formats.write import json_values
-from onefold.protocols import CheckResult, Clock, SinkPromise
+from onefold.formats.json import JsonLines
+from onefold.protocols import Check, CheckResult, Clock, SinkPromise, WritingFormat
 from onefold.settings import resolve
 from onefold.types import Binding, CommitClass, EpochHead, Guarantee, Receipt, Token, TokenMove
 
@@ -73,15 +73,26 @@ _REFUSALS = ("INVALID_TRANSACTION_TIMEOUT", "UNSUPPORTED_VERSION", "_UNSUPPORTED
 
 
 class KafkaSink(SpooledSink):
-    """Append, and upsert into a compacted topic, where a delete is a tombstone. Values are JSON objects.
+    """Append, and upsert into a compacted topic, where a delete is a tombstone. Values are JSON objects
+    unless a format says otherwise.
 
     A message's key is the one key column's text or bytes as they are, or a JSON object of several.
     """
 
-    def __init__(self, connection: Connection, topic: str, key: tuple[str, ...], clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        topic: str,
+        format: WritingFormat | None = None,  # noqa: A002 - the word of the API
+        headers: str | None = None,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
         self._connection = connection
         self._topic = topic
-        self._key = key
+        self._format: WritingFormat = format or JsonLines()
+        self._headers = headers
+        self._messages: Messages | None = None
         self._clock = clock or SystemClock()
         self._producing: Producing | None = None
         self._token: Token | None = None
@@ -113,10 +124,10 @@ class KafkaSink(SpooledSink):
         """
         self._binding = binding
         self.close()
-        refuse_inexact(json_values, binding.schema, self._label, "a type that JSON has")
         cluster = self._permitted(binding)
-        limits = limits_of(self._connection, cluster.message_bytes(self._topic), is_keyed=bool(self._key))
+        limits = limits_of(self._connection, cluster.message_bytes(self._topic), is_keyed=bool(binding.key))
         self._limits = limits.one_by_one() if self._limits.is_one_by_one else limits
+        self._messages = Messages(self._layout(binding), self._topic)
         with self._answers():
             self._producing = Producing(self._settings(), self._connection, self._clock)
             if binding.guarantee is Guarantee.EXACTLY_ONCE:
@@ -133,7 +144,11 @@ class KafkaSink(SpooledSink):
 
     def prepare(self, epoch: EpochHead, batches: Iterable[pa.RecordBatch]) -> Receipt:
         """Spool the rows, unless one makes a message that the topic can never take. Raises RowsRefused, DiskError."""
-        return super().prepare(epoch, map(self._fitting, batches))
+        messages = self._messages
+        if messages is None:  # never opened, so that nobody knows what fits
+            return super().prepare(epoch, batches)
+        limits, label, sink = self._limits, self._label, self.binding.sink
+        return super().prepare(epoch, (fitting(one, limits, messages.of, label=label, sink=sink) for one in batches))
 
     @property
     def renew_every_seconds(self) -> float:
@@ -153,29 +168,29 @@ class KafkaSink(SpooledSink):
     def commit(self, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
         """With a move: rows and token in one transaction. Without: rows, acknowledged, or sent and forgotten."""
         rows = rows_of(self.binding, receipts)
-        values, keys = messages_of(rows, self.binding, self._key, self._label)
-        producing = self._producing
-        if producing is None or producing.is_spent():
+        producing, messages = self._producing, self._messages
+        if producing is None or messages is None or producing.is_spent():
             self.close()
             raise SinkUnavailable(f"{self._label} was cut off, and is to be opened again.", sink=self.binding.sink)
+        batch = messages.of(rows)
         began = self._clock.monotonic()
         deadline = began + self._transaction_seconds / 2
         try:
             if move is None:
                 with durable_step("kafka.send"):
-                    producing.send(self._topic, values, keys, deadline)
+                    producing.send(self._topic, batch, deadline)
                 return
             if not same_token(self._token, move.expected):
                 raise refuse_token(self.binding, self._token, move.expected)
             producing.transact()
             with durable_step("kafka.send"):
-                producing.send(self._topic, values, keys, deadline)
+                producing.send(self._topic, batch, deadline)
             with durable_step("kafka.commit"):
                 producing.finish(self._offsets(move.new), self._transaction_seconds / 2)
         except bridge().KafkaFault as error:
             is_fenced = producing.is_fenced() and self._clock.monotonic() < deadline  # later it may have expired
             self._throw_away(producing)
-            raise self._fenced(move) if move and is_fenced else self._commit_error(error, len(values)) from error
+            raise self._fenced(move) if move and is_fenced else self._commit_error(error, rows.num_rows) from error
         except TimeoutError as error:
             self._throw_away(producing)
             raise OutcomeUnknown(f"{self._label} took too long.", sink=self.binding.sink) from error
@@ -196,9 +211,15 @@ class KafkaSink(SpooledSink):
         with self._answers():
             for _ in range(_SNAPSHOT_TRIES):
                 before = self._read_token()
-                values, keys = read_topic(self._connection, self._topic, ANSWER_SECONDS, self._clock)
+                found = read_topic(
+                    self._connection,
+                    self._topic,
+                    ANSWER_SECONDS,
+                    self._clock,
+                    with_headers=self._headers is not None,
+                )
                 if same_token(before, self._read_token()):
-                    return rows_from(values, keys, self.binding), before
+                    return rows_of_topic(self._layout(binding), *found), before
         raise SinkUnavailable(f"{self._label} is written too fast to be read in one snapshot.", sink=binding.sink)
 
     def check(self, binding: Binding | None) -> Sequence[CheckResult]:
@@ -208,7 +229,8 @@ class KafkaSink(SpooledSink):
             found = cluster.demand_topics([self._topic], ["WRITE"])
         except OnefoldError as error:
             return [CheckResult(self._label, "failed", error.summary, error.next_step or "")]
-        return [CheckResult(self._label, "ok", f"{len(found[self._topic].partitions)} partitions")]
+        of_format = self._format.check(binding) if isinstance(self._format, Check) else ()
+        return [CheckResult(self._label, "ok", f"{len(found[self._topic].partitions)} partitions"), *of_format]
 
     # ------------------------------------------------------------------------------------------------------- inner
 
@@ -226,25 +248,12 @@ class KafkaSink(SpooledSink):
             cluster.demand_groups([self._token_group, owners_group(self._topic)])
         return cluster
 
-    def _fitting(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The batch. Raises RowsRefused."""
-        for part in suspects(batch, self._limits.size_bytes):
-            rows = pa.Table.from_batches([part])
-            values, keys = messages_of(rows, self.binding, self._key, self._label)
-            largest = largest_message(values, keys)
-            if largest > self._limits.size_bytes:
-                raise RowsRefused(
-                    f"A row is too large for {self._label}. Nothing of its epoch was sealed.",
-                    found=f"a message of {largest:,} bytes",
-                    expected=f"at most {self._limits.size_bytes:,}: {self._limits.reason}",
-                    next_step="Raise it, or leave such rows or columns out with where(…) or select(…), then run again.",
-                    sink=self.binding.sink,
-                )
-        return batch
-
     @property
     def _transactional_id(self) -> str:
         return f"onefold.{self.binding.flow}.{self.binding.lane}.{self.binding.sink}"
+
+    def _layout(self, binding: Binding) -> Layout:
+        return Layout(binding, self._format, self._label, self._headers)
 
     @property
     def _token_group(self) -> str:
@@ -317,7 +326,7 @@ class KafkaSink(SpooledSink):
             return None
         try:
             token, columns = from_metadata(offset, metadata)
-            self._refuse_changes(columns)
+            refuse_changes(self.binding, self._label, columns)
             return token
         except ValueError as error:
             raise SinkForked(
@@ -358,18 +367,6 @@ class KafkaSink(SpooledSink):
         said = "refuses us" if kind is SinkRefused else "cannot be written now"
         found = self._connection.clean(f"{error.name}: {error.text}")
         return kind(f"{self._label} {said}.", found=found, sink=self.binding.sink)
-
-    def _refuse_changes(self, written: Mapping[str, str]) -> None:
-        for column in self.binding.schema:
-            if written.get(column.name, str(column.type)) != str(column.type):
-                raise SchemaError(
-                    f"{self._label} already holds column {column.name} with another type.",
-                    found=written[column.name],
-                    expected=str(column.type),
-                    next_step="Write to another topic, or cast the column in select(…).",
-                    sink=self.binding.sink,
-                    column=column.name,
-                )
 
     def _fenced(self, move: TokenMove) -> TokenRefused:
         return TokenRefused(

@@ -6,16 +6,18 @@ Source: Apache Kafka's documentation, chapter Message Format; librdkafka's CONFI
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from onefold.connectors.kafka.connection import Connection
+from onefold.connectors.kafka.messages import Batch
+from onefold.errors import RowsRefused
 from onefold.settings import resolve
 
-__all__ = ["NO_LIMITS", "Limits", "largest_message", "limits_of", "suspects"]
+__all__ = ["NO_LIMITS", "Limits", "fitting", "largest_message", "limits_of", "suspects"]
 
 CLIENT_BYTES = 1_000_000
 """message.max.bytes and batch.size of librdkafka, unless set."""
@@ -116,6 +118,24 @@ def largest_message(values: pa.LargeBinaryArray, keys: pa.LargeBinaryArray | Non
     if keys is not None:
         sizes = pc.add(sizes, pc.fill_null(pc.binary_length(keys), 0))
     return int(pc.max(sizes).as_py() or 0)
+
+
+def fitting(
+    batch: pa.RecordBatch, limits: Limits, messages: Callable[[pa.Table], Batch], *, label: str, sink: str
+) -> pa.RecordBatch:
+    """The batch. messages: how its rows become messages. Raises RowsRefused."""
+    for part in suspects(batch, limits.size_bytes):
+        values, keys, _ = messages(pa.Table.from_batches([part]))
+        largest = largest_message(values, keys)
+        if largest > limits.size_bytes:
+            raise RowsRefused(
+                f"A row is too large for {label}. Nothing of its epoch was sealed.",
+                found=f"a message of {largest:,} bytes",
+                expected=f"at most {limits.size_bytes:,}: {limits.reason}",
+                next_step="Raise it, or leave such rows or columns out with where(…) or select(…), then run again.",
+                sink=sink,
+            )
+    return batch
 
 
 def _number(text: str | None) -> int | None:

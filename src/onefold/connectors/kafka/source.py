@@ -28,7 +28,7 @@ from onefold.connectors.kafka.library import bridge
 from onefold.connectors.kafka.place import MEMORY, Place
 from onefold.connectors.kafka.refusal import refusal_of
 from onefold.errors import InputLost, OnefoldError, SourceError, SourceRefused, SourceUnavailable, check
-from onefold.protocols import CheckResult, Clock, Limit, Read, Reading, SourcePromise
+from onefold.protocols import Check, CheckResult, Clock, Format, Limit, Read, Reading, SourcePromise
 from onefold.types import Binding, PartitionId, Position
 
 __all__ = ["KafkaSource", "Topics"]
@@ -72,6 +72,7 @@ class KafkaSource:
         self._clock = clock or SystemClock()
         self._wanted: frozenset[str] = frozenset(_ALWAYS)
         self._group = topics.group or "onefold"
+        self._format: Format | None = None
         self._cluster: Cluster | None = None
         self._consumer: Any = None
         self._lanes: dict[TopicPartition, Lane] = {}
@@ -110,6 +111,7 @@ class KafkaSource:
     def told(self, reading: Reading) -> None:
         """Which columns are read, and the group that lag tools are told."""
         self._wanted = frozenset({*_ALWAYS, *reading.meta})
+        self._format = reading.format
         self._group = self._topics.group or f"onefold.{reading.flow}.{reading.name}"
 
     def sees(self, target: str) -> bool:
@@ -210,7 +212,8 @@ class KafkaSource:
         if not found:
             return [CheckResult(self._label, "failed", "no such topic", "Make it, or correct the name.")]
         count = sum(len(topic.partitions) for topic in found.values())
-        return [CheckResult(self._label, "ok", f"{count} partitions")]
+        of_format = self._format.check(binding) if isinstance(self._format, Check) else ()
+        return [CheckResult(self._label, "ok", f"{count} partitions"), *of_format]
 
     # ------------------------------------------------------------------------------------------------------- inner
 

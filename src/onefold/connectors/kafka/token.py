@@ -11,14 +11,15 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from onefold.types import EpochNumber, SealId, Token, canonical_json
+from onefold.errors import SchemaError
+from onefold.types import Binding, EpochNumber, SealId, Token, canonical_json
 
 __all__ = [
     "MOST_METADATA_BYTES", "from_metadata", "group_of", "owners_from_metadata", "owners_group", "owners_to_metadata",
-    "to_metadata",
+    "refuse_changes", "to_metadata",
 ]  # fmt: skip
 
 MOST_METADATA_BYTES = 4096
@@ -51,6 +52,20 @@ def from_metadata(epoch: int, metadata: bytes) -> tuple[Token, dict[str, str]]:
     if body.get("epoch") != epoch:
         raise ValueError("the offset is not the token's epoch")
     return Token(EpochNumber(epoch), SealId(str(body["seal"])), body["ends"]), dict(body["columns"])
+
+
+def refuse_changes(binding: Binding, label: str, written: Mapping[str, str]) -> None:
+    """Raise SchemaError when the sink wrote a column with another type before. written: types by column."""
+    for column in binding.schema:
+        if written.get(column.name, str(column.type)) != str(column.type):
+            raise SchemaError(
+                f"{label} already holds column {column.name} with another type.",
+                found=written[column.name],
+                expected=str(column.type),
+                next_step="Write to another topic, or cast the column in select(…).",
+                sink=binding.sink,
+                column=column.name,
+            )
 
 
 def owners_to_metadata(owners: Sequence[Sequence[str]]) -> bytes:
