@@ -137,7 +137,7 @@ class KafkaSink(SpooledSink):
                 with durable_step("kafka.fence"):
                     self._producing.begin(ANSWER_SECONDS)
                 self._token = self._read_token()
-                if self._clock.monotonic() - self._renewed_at >= RENEW_SECONDS:
+                if self._clock.monotonic() - self._renewed_at >= RENEW_SECONDS / 2:
                     self._rewrite_token(self._producing)
                 return self._token
         return None
@@ -157,10 +157,10 @@ class KafkaSink(SpooledSink):
 
     def renew(self) -> None:
         """Commit the token's offset again, in a transaction without rows; so does the first `open` of a process."""
-        if self._producing is None or self._clock.monotonic() - self._renewed_at < RENEW_SECONDS / 2:
+        if self._binding is None or self._clock.monotonic() - self._renewed_at < RENEW_SECONDS / 2:
             return
-        if self._producing.is_spent():
-            self.open(self.binding)
+        if self._producing is None or self._producing.is_spent():
+            self.open(self._binding)
             return
         with self._answers():
             self._rewrite_token(self._producing)
