@@ -16,8 +16,8 @@ __all__ = ["PartitionEnds"]
 FRESH_SECONDS = 0.05
 """How often the ends of partitions are asked for while some have nothing to give."""
 
-STALE_SECONDS = 2.0
-"""An older answer is none."""
+STALE_SECONDS = 1.0
+"""An answer that came longer ago is none; how long it was on its way does not count, or a slow cluster had no end."""
 
 
 class PartitionEnds:
@@ -27,7 +27,7 @@ class PartitionEnds:
         self._cluster = cluster
         self._clock = clock
         self._answers: dict[TopicPartition, Any] = {}
-        self._asked_at = -math.inf
+        self._asked_at = self._answered_at = -math.inf
         self._ends: dict[TopicPartition, int] = {}
 
     def of(self, one: TopicPartition, among: Iterable[TopicPartition]) -> float:
@@ -39,7 +39,8 @@ class PartitionEnds:
             answers, self._answers = self._answers, {}
             with contextlib.suppress(SourceUnavailable):
                 self._ends = {other: self._cluster.offset_of(other.topic, found)[0] for other, found in answers.items()}
-        if now - self._asked_at > STALE_SECONDS:
+                self._answered_at = now
+        if now - self._answered_at > STALE_SECONDS:
             self._ends = {}
         end = self._ends.pop(one, None)
         if end is None and not self._answers and now - self._asked_at > FRESH_SECONDS:
