@@ -33,13 +33,13 @@ def jars() -> Path:
 
 
 def unpacked(artifact: str) -> Path:
-    """The folder of an archive's content; artifact: group:artifact:version:type:classifier. Raises ServiceMissing."""
+    """The folder of a tar archive's content; artifact: group:artifact:version:type:classifier. Raises ServiceMissing."""
     _, name, version, *_ = artifact.split(":")
-    return _fetched(FOLDER / f"{name}-{version}", "unpack", f"-Dartifact={artifact}")
+    return _fetched(FOLDER / f"{name}-{version}", "copy", f"-Dartifact={artifact}")
 
 
 def _fetched(folder: Path, goal: str, *options: str) -> Path:
-    """Whole or not at all, and by one process."""
+    """Whole or not at all, and by one process; archives are unpacked."""
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / "jars.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -47,6 +47,9 @@ def _fetched(folder: Path, goal: str, *options: str) -> Path:
             partial = folder.with_name(f"{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
             _run_maven(f"{PLUGIN}:{goal}", *options, f"-DoutputDirectory={partial}")
+            for archive in partial.glob("*.tar.gz"):
+                shutil.unpack_archive(archive, partial, filter="data")
+                archive.unlink()
             partial.rename(folder)
     return folder
 
