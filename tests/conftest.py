@@ -52,10 +52,10 @@ def schedules(pytestconfig: pytest.Config) -> Callable[[int], int]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--heavy"):
-        for item in items:
-            if item.get_closest_marker("heavy"):
-                item.add_marker(pytest.mark.skip(reason=HEAVY))
+    for item in items:
+        if item.get_closest_marker("heavy"):
+            asked = config.getoption("--heavy")
+            item.add_marker(pytest.mark.timeout(0) if asked else pytest.mark.skip(reason=HEAVY))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

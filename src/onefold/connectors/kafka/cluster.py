@@ -11,6 +11,7 @@ from typing import Any
 
 from onefold.clock import SystemClock
 from onefold.connectors.kafka.connection import Connection, TokenOf
+from onefold.connectors.kafka.library import bridge
 from onefold.connectors.kafka.refusal import Heard, Refusal, refusal_of
 from onefold.errors import OnefoldError, SinkRefused, SinkUnavailable, SourceRefused, SourceUnavailable
 
@@ -281,12 +282,16 @@ class Cluster:
 
 
 def name_of(error: BaseException) -> str:
-    """The client's name of an error, such as _TRANSPORT; "" when it is another."""
+    """The client's or the bridge's name of an error, such as _TRANSPORT; "" when it is another."""
+    if isinstance(error, bridge().KafkaFault):
+        return str(error.name)
     about: Any = error.args[0] if error.args else None
     return str(about.name()) if hasattr(about, "name") else ""
 
 
 def _text_of(error: BaseException) -> str:
+    if isinstance(error, bridge().KafkaFault):
+        return str(error.text)
     about: Any = error.args[0] if error.args else None
     return str(about.str()) if hasattr(about, "str") else str(error)
 
