@@ -108,6 +108,10 @@ class Broker:
         """SIGTERM, and wait."""
         self._end(signal.SIGTERM)
 
+    def folder_of(self, topic: str, partition: int) -> Path:
+        """Where a partition's log lies."""
+        return self._path / "data" / f"{topic}-{partition}"
+
     def freeze(self) -> None:
         """SIGSTOP: it holds its connections and says nothing."""
         if self._process is not None:

@@ -86,7 +86,7 @@ def add_totals(totals: Mapping[str, Any], books: Mapping[str, Any]) -> dict[str,
 
 
 def _add(before: Mapping[str, Any], counts: Mapping[str, Any]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
+    merged: dict[str, Any] = dict(before)
     for column, value in counts.items():
         earlier = before.get(column)
         if column == "digest":

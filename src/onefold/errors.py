@@ -288,10 +288,18 @@ class SourceError(OnefoldError):
 
 
 class InputLost(SourceError):
-    """Input that has not been processed yet is gone from the source."""
+    """Input that has not been processed yet is gone from the source.
+
+    skip: a onefold.types.Skip, where reading goes on for one who accepts the loss; None: this source cannot.
+    """
 
     code = "input-lost"
     retry_is_safe = False
+    next_default = "Bring it back; or accept the loss: `onefold recover --skip-lost`."
+
+    def __init__(self, summary: str, *, skip: Any = None, **about: Any) -> None:
+        super().__init__(summary, **about)
+        self.skip = skip
 
 
 class SourceRefused(SourceError):

@@ -15,7 +15,7 @@ from typing import Any, Literal, NewType, TypeAlias
 __all__ = [
     "Attempt", "Binding", "CommitClass", "EpochHead", "EpochNumber", "Guarantee", "Handle", "Incarnation",
     "JsonValue", "Mode", "Outcome", "PartitionId", "Position", "Positions", "Receipt", "RecordNumber", "SealId",
-    "Token", "TokenMove", "canonical_json",
+    "Skip", "Token", "TokenMove", "canonical_json",
 ]  # fmt: skip
 
 JsonValue: TypeAlias = "None | bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue]"
@@ -147,6 +147,21 @@ class Receipt:
     size_bytes: int
     detail: Mapping[str, Any] = field(default_factory=dict)
     inline: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Where reading goes on for one who accepts that input was lost.
+
+    Args:
+        to: the next position; None: the partition is read no more.
+        records: how many were lost at most; None when nobody knows.
+        remember: a pyarrow.RecordBatch for the source's memory; None: nothing new.
+    """
+
+    to: Position
+    records: int | None = None
+    remember: Any = None
 
 
 @dataclass(frozen=True)

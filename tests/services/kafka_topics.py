@@ -75,6 +75,13 @@ def delete_before(topic: str, partition: int, offset: int) -> None:
     admin.close()
 
 
+def delete(topic: str) -> None:
+    """Delete a topic."""
+    admin = KafkaAdminClient(bootstrap_servers=address())
+    admin.delete_topics([topic])
+    admin.close()
+
+
 def delete_group(group: str) -> None:
     """Lose a group with its offsets, as an administrator may."""
     admin = KafkaAdminClient(bootstrap_servers=address())

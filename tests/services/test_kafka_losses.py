@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from kafka import KafkaConsumer
 
 import onefold as of
 from onefold import disk
+from onefold.clock import SystemClock
 from onefold.connectors.kafka import sink as kafka_sink
 from onefold.connectors.kafka.token import group_of
+from onefold.engines.embedded.losses import find_losses, skip_losses
 from onefold.errors import InputLost, SinkRestored
 from services.kafka import Broker
 from tests.services import kafka_topics as topics
@@ -26,13 +30,27 @@ pytestmark = pytest.mark.crash
 SCHEMA = {"id": "BIGINT"}
 
 
-def bridge(folder: Path, **options: str) -> of.Flow:
+def bridge(
+    folder: Path,
+    *,
+    start: Literal["earliest", "latest"] = "earliest",
+    read: str | None = None,
+    options: Mapping[str, str] | None = None,
+) -> of.Flow:
     """topic in -> topic out."""
     cluster = of.kafka("${ONEFOLD_KAFKA}", options=options)
     flow = of.Flow("losses", epoch_rows=10)
-    events = flow.read(cluster.topic(topics.name_in(folder, "in")), schema=SCHEMA, format="json", name="in")
+    topic = cluster.topic(read or topics.name_in(folder, "in"), start=start)
+    events = flow.read(topic, schema=SCHEMA, format="json", name="in")
     events.append(cluster.topic(topics.name_in(folder, "out")), key="id", name="out")
     return flow
+
+
+def accept_losses(folder: Path, **how: Any) -> None:
+    plan, state = bridge(folder, **how).plan, folder / "state" / "losses"
+    losses = find_losses(plan, state, SystemClock())
+    assert len(losses) == 1
+    skip_losses(plan, state, losses)
 
 
 def feed(folder: Path, numbers: range) -> None:
@@ -97,8 +115,83 @@ def test_records_deleted_before_they_were_read_are_named(tmp_path: Path) -> None
     with pytest.raises(InputLost) as caught:
         bridge(tmp_path).run(state=tmp_path / "state")
     assert "offsets 20 to 32" in str(caught.value)
-    assert "onefold reset" in caught.value.next_step
+    assert "onefold recover --skip-lost" in caught.value.next_step
     assert found(tmp_path) == Counter(range(20))
+    accept_losses(tmp_path)
+    bridge(tmp_path).run(state=tmp_path / "state")
+    assert found(tmp_path) == Counter([*range(20), *range(33, 40)])
+    books = bridge(tmp_path).status(state=tmp_path / "state").totals["operators"]["in"]
+    assert (books["read"], books["lost"]) == (27, 13)
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("start", ["earliest", "latest"])
+def test_a_topic_that_was_deleted_and_made_anew_is_another_one(
+    start: Literal["earliest", "latest"], tmp_path: Path
+) -> None:
+    made(tmp_path)
+    bridge(tmp_path, start=start).run(state=tmp_path / "state")
+    feed(tmp_path, range(20))
+    bridge(tmp_path, start=start).run(state=tmp_path / "state")
+    topics.delete(topics.name_in(tmp_path, "in"))
+    topics.make({topics.name_in(tmp_path, "in"): 1})
+    feed(tmp_path, range(20, 60))
+    with pytest.raises(InputLost, match="deleted and made anew"):
+        bridge(tmp_path, start=start).run(state=tmp_path / "state")
+    assert found(tmp_path) == Counter(range(20))
+    accept_losses(tmp_path, start=start)
+    bridge(tmp_path, start=start).run(state=tmp_path / "state")
+    assert found(tmp_path) == Counter(range(60))
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("start", ["earliest", "latest"])
+def test_a_topic_of_a_pattern_that_is_gone_is_missed(start: Literal["earliest", "latest"], tmp_path: Path) -> None:
+    names = [topics.name_in(tmp_path, "many") + suffix for suffix in ("-a", "-b")]
+    topics.make({names[0]: 1, names[1]: 1, topics.name_in(tmp_path, "out"): 1})
+    every = {"start": start, "read": f"^{topics.name_in(tmp_path, 'many')}-"}
+    bridge(tmp_path, **every).run(state=tmp_path / "state")
+    for name in names:
+        topics.produce(name, [b'{"id": 1}'])
+    bridge(tmp_path, **every).run(state=tmp_path / "state")
+    topics.delete(names[0])
+    topics.produce(names[1], [b'{"id": 2}'])
+    with pytest.raises(InputLost, match="is gone"):
+        bridge(tmp_path, **every).run(state=tmp_path / "state")
+    accept_losses(tmp_path, **every)
+    bridge(tmp_path, **every).run(state=tmp_path / "state")
+    assert found(tmp_path) == Counter([1, 1, 2])
+    topics.make({names[0]: 1})
+    topics.produce(names[0], [b'{"id": 3}'])
+    bridge(tmp_path, **every).run(state=tmp_path / "state")
+    assert found(tmp_path) == Counter([1, 1, 2, 3]), "one that comes again is read from its beginning"
+
+
+def test_a_log_that_was_truncated_and_filled_past_the_position_is_another_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an unclean election: 10 records lost, 20 others in their places, the position in the midst of them."""
+    with Broker() as broker:
+        monkeypatch.setenv(topics.VARIABLE, broker.address)
+        made(tmp_path)
+        feed(tmp_path, range(10))
+        broker.stop()
+        log = broker.folder_of(topics.name_in(tmp_path, "in"), 0)
+        shutil.copytree(log, tmp_path / "older")
+        broker.start()
+        feed(tmp_path, range(10, 20))
+        bridge(tmp_path).run(state=tmp_path / "state")
+        assert found(tmp_path) == Counter(range(20))
+        broker.stop()
+        shutil.rmtree(log)
+        shutil.copytree(tmp_path / "older", log)
+        broker.start()
+        feed(tmp_path, range(100, 120))
+        with pytest.raises(InputLost, match="what was before offset 20 is not what was processed"):
+            bridge(tmp_path).run(state=tmp_path / "state")
+        accept_losses(tmp_path)
+        bridge(tmp_path).run(state=tmp_path / "state")
+        assert found(tmp_path) == Counter([*range(20), *range(100, 120)])
 
 
 @pytest.mark.usefixtures("cluster")
@@ -176,7 +269,7 @@ def test_a_delivery_that_outlives_the_transaction_is_done_again(
             time.sleep(4)
 
     monkeypatch.setattr(disk, "observer", sleep_once)
-    bridge(tmp_path, **{"transaction.timeout.ms": "1500"}).run(state=tmp_path / "state")
+    bridge(tmp_path, options={"transaction.timeout.ms": "1500"}).run(state=tmp_path / "state")
     assert slept
     assert found(tmp_path) == Counter(range(30))
 

@@ -16,6 +16,7 @@ from onefold.connectors.files.listing import FileKind, Seen
 from onefold.connectors.files.records import Cut, Records
 from onefold.errors import InputLost, InvariantBroken, check
 from onefold.protocols import Clock, Limit
+from onefold.types import Skip
 
 __all__ = ["Cursor"]
 
@@ -224,10 +225,17 @@ class Cursor:
         return InputLost(
             f"The file {self._path(segment)} {what} before it was read to its end.",
             expected=f"the file as it was, from {unit} {at} on",
-            next_step="Put the file back as it was, or reset the flow if its rows can be done without.",
+            next_step="Put the file back as it was; or accept the loss: `onefold recover --skip-lost`.",
+            skip=self._skip(at),
             file=self._path(segment),
             position=f"{unit} {at}",
         )
+
+    def _skip(self, at: int) -> Skip | None:
+        """To the next file; another file in the place of this one is not read, as one that was rewritten is not."""
+        if not self.place.is_begun or self.place.file + 1 < len(self._admissions):
+            return None
+        return Skip(Place(self.place.file + 1, left=at).position())
 
 
 def _batch(cut: Cut, path: str) -> pa.RecordBatch:

@@ -10,10 +10,13 @@ import pyarrow as pa
 
 from onefold.types import Position
 
-__all__ = ["MEMORY", "Place"]
+__all__ = ["FORGOTTEN", "MEMORY", "Place"]
 
 MEMORY = pa.schema([("topic", pa.string()), ("partition", pa.int32()), ("id", pa.string()), ("at", pa.int64())])
 """Where a partition was begun: its topic's name, its number, the topic's id, the first offset."""
+
+FORGOTTEN = -1
+"""The first offset of a partition that is gone, and is read no more."""
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ from onefold.connectors.kafka.connection import Connection
 from onefold.connectors.kafka.ends import PartitionEnds
 from onefold.connectors.kafka.lane import Lane
 from onefold.connectors.kafka.library import bridge
-from onefold.connectors.kafka.place import MEMORY, Place
+from onefold.connectors.kafka.lost import outside_log, partition_gone, topic_remade
+from onefold.connectors.kafka.place import FORGOTTEN, MEMORY, Place
 from onefold.connectors.kafka.refusal import refusal_of
-from onefold.errors import InputLost, OnefoldError, SourceError, SourceRefused, SourceUnavailable, check
+from onefold.errors import OnefoldError, SourceError, SourceRefused, SourceUnavailable, check
 from onefold.protocols import Check, CheckResult, Clock, Format, Limit, Read, Reading, SourcePromise
 from onefold.types import Binding, PartitionId, Position
 
@@ -128,9 +129,11 @@ class KafkaSource:
         self._cluster = Cluster(self._connection, SourceUnavailable)
         self._ends = PartitionEnds(self._cluster, self._clock)
         self._starts, self._known, self._lanes, self._untold = {}, {}, {}, set()
-        for row in remembered.to_pylist() if remembered is not None else []:
+        rows = remembered.to_pylist() if remembered is not None else []
+        for row in rows:
             self._starts[TopicPartition(row["topic"], row["partition"])] = Place(row["id"], row["at"])
-        self._is_new = not self._starts
+        self._starts = {one: place for one, place in self._starts.items() if place.at != FORGOTTEN}
+        self._is_new = not rows
         self._look(self._cluster.demand_topics(self._topics.names, ["READ"]))
         if not self._known:
             raise SourceRefused(
@@ -271,54 +274,34 @@ class KafkaSource:
         return lane
 
     def _demand_in_log(self, one: TopicPartition, place: Place) -> None:
-        first, last = (self._asked().offsets([one], at)[one][0] for at in ("earliest", "latest"))
-        if not first <= place.at <= last:
-            raise self._gone(one, place, first, last)
+        log = self._log_of(one)
+        if not log[0] <= place.at <= log[1]:
+            raise outside_log(self._label, one, place, log=log)
 
     def _demand_same_topic(self, one: TopicPartition, place: Place) -> None:
         topic = self._known.get(one.topic)
         if topic is None or one.number not in topic.partitions:
-            raise InputLost(
-                f"{self._label}: a partition that was being read is gone.",
-                partition=str(one),
-                found="no such partition",
-                expected=f"offset {place.at} of it",
-                next_step="Restore the topic; or accept the loss: `onefold reset` the flow, or name the read anew.",
-            )
+            raise partition_gone(self._label, one, place, self._forgotten(one))
         if place.topic and topic.id and place.topic != topic.id:
-            raise InputLost(
-                f"{self._label}: the topic was deleted and made anew.",
-                partition=str(one),
-                found=f"topic id {topic.id}",
-                expected=f"topic id {place.topic}, from offset {place.at} on",
-                next_step="What was in it is gone. Accept the loss: `onefold reset` the flow, or name the read anew.",
-            )
+            raise topic_remade(self._label, one, place, Place(topic.id, self._log_of(one)[0]))
 
     def lost(self, one: TopicPartition, place: Place, fault: Any) -> SourceError:
         """The error of a position that the log does not hold any more."""
-        first = last = None
+        log = None
         with contextlib.suppress(SourceError):
-            if self._cluster is not None:
-                first, last = (self._cluster.offsets([one], at)[one][0] for at in ("earliest", "latest"))
-        return self._gone(one, place, first, last, fault.text)
+            log = self._log_of(one)
+        return outside_log(self._label, one, place, log=log, said=fault.text)
 
-    def _gone(
-        self, one: TopicPartition, place: Place, first: int | None, last: int | None, said: str = ""
-    ) -> InputLost:
-        if first is not None and place.at < first:
-            what = f"offsets {place.at} to {first - 1} are gone before they were processed"
-        elif last is not None and place.at > last:
-            what = f"offsets {last} to {place.at - 1} were processed, and are gone from the log"
-        else:
-            what = f"what was before offset {place.at} is not what was processed"
-        held = "unknown" if first is None else f"offsets {first} to {last}, the last excluded"
-        return InputLost(
-            f"{self._label}: {what}.",
-            partition=str(one),
-            found=f"{held}; {said}" if said else held,
-            expected=f"offset {place.at}, leader epoch {place.epoch}",
-            next_step="Restore the topic; or accept the loss: `onefold reset` the flow, or name the read anew.",
-        )
+    def _log_of(self, one: TopicPartition) -> tuple[int, int]:
+        """Its first offset, and the one after its last."""
+        asked = self._asked()
+        return asked.offsets([one], "earliest")[one][0], asked.offsets([one], "latest")[one][0]
+
+    def _forgotten(self, one: TopicPartition) -> pa.RecordBatch | None:
+        if self.memory is None:
+            return None
+        row = {"topic": one.topic, "partition": one.number, "id": "", "at": FORGOTTEN}
+        return pa.RecordBatch.from_pylist([row], MEMORY)
 
     def columns_of(self, one: TopicPartition, taken: Any) -> pa.RecordBatch:
         """What is wanted of some messages, as one batch."""

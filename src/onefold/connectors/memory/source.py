@@ -10,7 +10,7 @@ import pyarrow as pa
 from onefold.connectors.memory.store import MemoryStore, store_named
 from onefold.errors import InputLost, SourceUnavailable
 from onefold.protocols import Limit, Read, SourcePromise
-from onefold.types import PartitionId, Position
+from onefold.types import PartitionId, Position, Skip
 
 __all__ = ["MemorySource"]
 
@@ -63,6 +63,7 @@ class MemorySource:
                     found=f"first row {lost_before}",
                     expected=f"row {first}",
                     partition=partition,
+                    skip=Skip(lost_before, lost_before - first),
                 )
             last = _count(store, partition)
             stop = min(last, first + limit.rows, last if limit.until is None else _as_number(limit.until))

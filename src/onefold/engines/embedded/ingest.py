@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import pyarrow as pa
 
 from onefold.engines.embedded.pipeline import EpochInput, Pipeline
+from onefold.errors import InputLost
 from onefold.operators.reading import DecodedPart
 from onefold.plan import ReadNode, Settings
-from onefold.protocols import Limit
-from onefold.types import EpochNumber, PartitionId, Position
+from onefold.protocols import Limit, Source
+from onefold.types import EpochNumber, PartitionId, Position, Skip
 
-__all__ = ["Ingest"]
+__all__ = ["Ingest", "Loss"]
 
 DECODE_BYTES = 1 << 20
 """Small reads of one partition are decoded together, up to so much at once."""
@@ -22,8 +23,21 @@ DECODE_BYTES = 1 << 20
 BACKLOG_BYTES = 64 << 10
 """A read that gives less has taken all that was there: another one would only find what has come meanwhile."""
 
+PEEKS = 20
+"""Short reads that look for a loss: a source that has nothing yet may find it in the next."""
+
 Name = TypeVar("Name", bound=str)
 Ends = dict[str, dict[PartitionId, Position]]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A partition that cannot be read on from its position."""
+
+    read: str
+    partition: PartitionId
+    start: Position
+    error: InputLost
 
 
 @dataclass
@@ -90,9 +104,39 @@ class Ingest:
 
     def closing(self) -> EpochInput:
         """An epoch without input that closes every window."""
+        return replace(self._empty(), is_closing=True)
+
+    def _empty(self) -> EpochInput:
         number = self._next
         self._next = EpochNumber(number + 1)
-        return EpochInput(number, {}, {name: dict(marks) for name, marks in self._ends.items()}, is_closing=True)
+        return EpochInput(number, {}, {name: dict(marks) for name, marks in self._ends.items()})
+
+    def losses(self, wait_seconds: float) -> Iterator[Loss]:
+        """By reading a little of every partition: where its input is gone. Waits so long for one that says nothing."""
+        for name, reader in self._pipeline.readers.items():
+            source = reader.node.source
+            listed = source.partitions()
+            for partition in [*listed, *(gone for gone in self._ends[name] if gone not in listed)]:
+                start = self._ends[name].get(partition, listed.get(partition, (None, None))[0])
+                try:
+                    _peek(source, partition, start, wait_seconds)
+                except InputLost as error:
+                    yield Loss(name, partition, start, error)
+
+    def skipping(self, losses: Sequence[Loss]) -> EpochInput:
+        """An epoch without rows that moves behind what is lost."""
+        remember: dict[str, list[pa.RecordBatch]] = {}
+        lost: dict[str, int] = {}
+        for loss in losses:
+            skip: Skip = loss.error.skip
+            if skip.to is None:
+                self._ends[loss.read].pop(loss.partition, None)
+            else:
+                self._ends[loss.read][loss.partition] = skip.to
+            if skip.remember is not None:
+                remember.setdefault(loss.read, []).append(skip.remember)
+            lost[loss.read] = lost.get(loss.read, 0) + (skip.records or 0)
+        return replace(self._empty(), remember=remember, lost=lost)
 
     def lag(self) -> Mapping[str, Mapping[PartitionId, tuple[Position, Position | None]]]:
         """By read and partition: (where we read next, the latest position the source knows)."""
@@ -110,8 +154,9 @@ class Ingest:
         marks = self._ends[name]
         listed = node.source.partitions()
         gathered.partitions[name] = tuple(listed)
-        for partition in self._in_turn(list(listed)):
-            start = marks.get(partition, listed[partition][0])
+        gone = [partition for partition in marks if partition not in listed]  # the source says what became of it
+        for partition in self._in_turn([*listed, *gone]):
+            start = marks[partition] if partition in marks else listed[partition][0]
             while not self._is_full(gathered):
                 limit = Limit(
                     rows=self._settings.epoch_rows - gathered.rows,
@@ -144,3 +189,11 @@ class Ingest:
     def _decode(self, name: str, partition: PartitionId, gathered: _Gathered) -> None:
         batches = gathered.undecoded.pop((name, partition))
         gathered.parts.setdefault(name, []).append(self._pipeline.readers[name].decode(partition, batches))
+
+
+def _peek(source: Source, partition: PartitionId, start: Position, wait_seconds: float) -> None:
+    """Read until something comes, or the source says that nothing is there, or the wait is over. Raises InputLost."""
+    for _ in range(PEEKS):
+        read = source.read(partition, start, Limit(rows=1, size_bytes=1), wait_seconds / PEEKS)
+        if read.is_idle or read.batches or read.next != start:
+            return

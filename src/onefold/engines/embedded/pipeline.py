@@ -58,7 +58,11 @@ Watermarks = dict[str, dict[PartitionId, int | None]]
 
 @dataclass(frozen=True)
 class EpochInput:
-    """What was read for one epoch. partitions: all there were, by read. is_closing: no more rows: windows close."""
+    """What was read for one epoch.
+
+    partitions: all there were, by read. is_closing: no more rows: windows close. lost: by read, records that a person
+    gave up, as far as anybody knows their number.
+    """
 
     number: EpochNumber
     parts: Mapping[str, Sequence[DecodedPart]]
@@ -66,6 +70,7 @@ class EpochInput:
     remember: Mapping[str, Sequence[pa.RecordBatch]] = field(default_factory=dict)
     partitions: Mapping[str, Sequence[PartitionId]] = field(default_factory=dict)
     is_closing: bool = False
+    lost: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -202,7 +207,8 @@ class _EpochRun:
             rows = pa.concat_tables(tables) if tables else reader.node.schema.empty_table()
             self._pipe.look_for_empty_columns(reader, rows)
             self._done[name, "rows"] = rows.select(self._pipe._needed[name])
-            self.books.operator(name, "read", **vars(counts))
+            lost = self._epoch.lost.get(name, 0)
+            self.books.operator(name, "read", **vars(counts), **({"lost": lost} if lost else {}))
             self._emitted[name, "rows"] = counts.out
             total += counts
         if self._epoch.is_closing:

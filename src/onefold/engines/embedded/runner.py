@@ -6,7 +6,7 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from onefold.clock import SystemClock, new_seal_id
 from onefold.engines.embedded.conductor import Conductor, Trace
 from onefold.engines.embedded.examination import demand_settings
-from onefold.engines.embedded.ingest import Ingest
+from onefold.engines.embedded.ingest import Ingest, Loss
 from onefold.engines.embedded.opening import OpenedFlow, open_flow, where_to_read
 from onefold.engines.embedded.outputs import all_outputs
 from onefold.engines.embedded.pipeline import EpochInput
@@ -121,17 +121,21 @@ class Run:
         *,
         until: Literal["drained"] | None = None,
         close: bool = False,
+        skipping: Sequence[Loss] = (),
         trace: Trace | None = None,
         clock: Clock | None = None,
         is_locked: bool = True,
     ) -> None:
-        """Open the flow: everything that can be wrong with its state is raised here. Nothing is read yet."""
+        """Open the flow: everything that can be wrong with its state is raised here. Nothing is read yet.
+
+        skipping: read nothing, but seal that these losses are accepted, and end.
+        """
         demand_settings(plan)
         refuse_unkept(plan)
         self._clock = clock or SystemClock()
         outputs = all_outputs(plan, folder)
         self._opened: OpenedFlow = open_flow(plan, folder, outputs, self._clock, is_locked=is_locked)
-        self._until, self._close = until, close
+        self._until, self._close, self._skipping = until, close, skipping
         self._conductor = Conductor(self._opened, ThreadWorkers(), self._clock, trace=trace)
         self._ingest = Ingest(self._opened.pipeline, *where_to_read(self._opened))
         self._pacer = SnapshotPacer(self._opened)
@@ -216,6 +220,9 @@ class Run:
             self._conductor.ask(None)
 
     def _read(self) -> None:
+        if self._skipping:
+            self._put(self._to_compute, self._ingest.skipping(self._skipping))
+            return
         self._ingest.open()
         settings = self._opened.plan.settings
         try:
