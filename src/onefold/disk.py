@@ -24,6 +24,7 @@ __all__ = [
     "Moment",
     "durable_step",
     "make_folder",
+    "overwrite",
     "publish",
     "publish_exclusive",
     "remove",
@@ -118,6 +119,20 @@ def _naming(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = error.filename or str(path)
         raise
+
+
+def overwrite(descriptor: int, pieces: Iterable[tuple[int, bytes]], *, step: str) -> None:
+    """Write bytes over those at these offsets of an open file, and sync them.
+
+    If killed inside: any part of it is done; the caller can do all of it again. Raises DiskFull, DiskFailed.
+    """
+    with durable_step(step):
+        for offset, piece in pieces:
+            view = memoryview(piece)
+            while view:
+                written = os.pwrite(descriptor, view, offset)
+                offset, view = offset + written, view[written:]
+        sync_file(descriptor)
 
 
 def publish(temporary: Path, final: Path, *, step: str) -> None:

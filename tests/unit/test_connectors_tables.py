@@ -24,6 +24,7 @@ from onefold.errors import (
     NotSupported,
     RowsRefused,
     SchemaError,
+    SinkRefused,
     SinkRestored,
     SinkUnavailable,
     SourceError,
@@ -392,7 +393,7 @@ def test_a_database_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "x.db").touch()
     _, held = bench.instance()
     assert held is None
-    assert [path.name for path in tmp_path.glob("*.db*")] == ["x.db"]
+    assert sorted(path.name for path in tmp_path.glob("*.db*")) == ["x.db", "x.db.wal"]
     assert not list(tmp_path.glob(".x.db*"))
 
 
@@ -414,3 +415,13 @@ def test_a_table_that_is_gone_while_its_token_stays_is_not_made_anew(bench: Sink
         bench.instance()
     fresh = bench.under(table="another")
     assert fresh.instance()[1] == token(1), "another target is made"
+
+
+def test_a_log_that_outlived_its_database_is_told(tmp_path: Path) -> None:
+    bench = SinkBench(DUCKDB, tmp_path)
+    sink, _ = bench.instance()
+    sink.commit([bench.prepare(sink, 1, numbered(1))], move(0, 1))
+    (tmp_path / "x.db").unlink()
+    with pytest.raises(SinkRefused, match="the log of another database") as caught:
+        bench.instance(2)
+    assert "Remove the log" in caught.value.next_step

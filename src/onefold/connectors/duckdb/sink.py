@@ -2,7 +2,7 @@
 
 The token stands in the table `_onefold_tokens` of the same file and moves in the transaction that writes the rows. The
 file is opened for each delivery and closed after it, because DuckDB lets no other process in while it is open for
-writing.
+writing. Checkpoints are taken with a safety net (`checkpoint`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from onefold.clock import new_seal_id
+from onefold.connectors.duckdb.checkpoint import DUE_BYTES, checkpoint_if_due, mend, only_when_asked
 from onefold.connectors.duckdb.tables import (
     TableName,
     ensure_table,
@@ -41,6 +42,7 @@ from onefold.connectors.spooling import (
 )
 from onefold.disk import durable_step, publish, publish_exclusive, sync_path
 from onefold.errors import (
+    OnefoldError,
     OutcomeUnknown,
     RowsRefused,
     SinkRefused,
@@ -54,8 +56,21 @@ __all__ = ["DuckdbSink"]
 LOCK_SECONDS = 60.0
 """How long a delivery waits for another sink of this process that writes to the same file."""
 
-_FOREIGN = ("not a valid DuckDB database", "database file with version number", "Corrupt database file")
+_FOREIGN = ("not a valid DuckDB database", "database file with version number")
 """How DuckDB says that no later try will open a file."""
+
+_HOPELESS = {
+    "Corrupt database file": ("is damaged", "Restore it and its log (.wal) from one backup, or name another file"),
+    "WAL does not match": (
+        "has the log of another database beside it (.wal)",
+        "Remove the log if its database is gone",
+    ),
+    "WAL checkpoint iteration": (
+        "and its log (.wal) are not of one time",
+        "Restore both from one backup; remove the log if what is in it can be done without",
+    ),
+}
+"""What DuckDB says of files that no later try will open, what it means, what to do."""
 
 _ROWS_AT_FAULT = (duckdb.DataError, duckdb.IntegrityError)
 
@@ -121,6 +136,12 @@ class DuckdbSink(SpooledSink):
             with durable_step("duckdb.commit"):
                 self._finish(connection)
 
+    def close(self) -> None:
+        """Leave a file that stands alone, without a log beside it."""
+        if self._binding is not None and self._path.with_name(f"{self._path.name}.wal").exists():
+            with contextlib.suppress(OnefoldError), self._connected(due_bytes=0):
+                pass
+
     def read_back(self, binding: Binding) -> tuple[pa.Table, Token | None]:
         """All rows and the token in one snapshot. Raises SinkUnavailable."""
         self._binding = binding
@@ -158,24 +179,28 @@ class DuckdbSink(SpooledSink):
         return resolved_path(self._text)
 
     @contextlib.contextmanager
-    def _connected(self, *, read_only: bool = False, is_made: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _connected(
+        self, *, read_only: bool = False, is_made: bool = False, due_bytes: int = DUE_BYTES
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
         """The file, open for this block only; one block at a time in this process. is_made: if it is not there."""
         path = self._path
-        with _only_one(path, self._table.label):
+        with _only_one(path, self._table.label), contextlib.ExitStack() as opened:
             try:
                 if is_made:
                     _make_whole(path)
                 if not path.exists():
                     raise SinkUnavailable(f"{self._table.label} does not exist any more.", sink=self.binding.sink)
+                mend(path)
+                file = opened.enter_context(path.open("rb"))
                 connection = duckdb.connect(str(path), read_only=read_only)
+                opened.callback(_close, connection)
                 connection.execute("SET enable_progress_bar = false")  # it would go to standard output
-            except duckdb.Error as error:
+                only_when_asked(connection)
+            except (duckdb.Error, OSError) as error:
                 raise self._unavailable(error) from error
-            try:
-                yield connection
-            finally:
-                with durable_step("duckdb.close"):
-                    connection.close()
+            yield connection
+            if not read_only:
+                checkpoint_if_due(connection, path, file, due_bytes=due_bytes)
 
     @contextlib.contextmanager
     def _nothing_written(self) -> Iterator[None]:
@@ -203,8 +228,12 @@ class DuckdbSink(SpooledSink):
                 f"{self._table.label} did not answer a commit.", found=_first_line(error), sink=self.binding.sink
             ) from error
 
-    def _unavailable(self, error: duckdb.Error) -> SinkRefused | SinkUnavailable:
+    def _unavailable(self, error: duckdb.Error | OSError) -> SinkRefused | SinkUnavailable:
         sink, found = self._binding.sink if self._binding else None, _first_line(error)
+        for sign, (why, next_step) in _HOPELESS.items():
+            if sign in found:
+                summary = f"{self._table.label} cannot be written: {self._path} {why}."
+                return SinkRefused(summary, found=found, next_step=f"{next_step}, then run again.", sink=sink)
         is_foreign = any(sign in found for sign in _FOREIGN)
         return file_failure(self._path, self._table.label, found, sink=sink, is_foreign=is_foreign)
 
@@ -219,6 +248,11 @@ def _only_one(path: Path, label: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _close(connection: duckdb.DuckDBPyConnection) -> None:
+    with durable_step("duckdb.close"):
+        connection.close()
 
 
 def _make_whole(path: Path) -> None:

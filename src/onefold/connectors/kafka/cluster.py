@@ -80,10 +80,6 @@ class Cluster:
         try:
             self._admin = AdminClient({**connection.settings(), **told})
         except KafkaException as error_:
-            if name_of(error_) == "_INVALID_ARG":  # settings that contradict each other: no later try mends them
-                raise self._refused(
-                    f"{connection.label} cannot be used with these options.", found=connection.clean(_text_of(error_))
-                ) from None
             raise self.unavailable(error_) from None
 
     def topics(self, names: Sequence[str]) -> dict[str, Topic]:
