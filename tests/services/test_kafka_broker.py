@@ -36,7 +36,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
 def test_a_broker_that_is_killed_again_and_again_loses_and_doubles_nothing(
     broker: Broker, tmp_path: Path, schedules: Callable[[int], int]
 ) -> None:
-    kills = schedules(3)
+    kills = schedules(10)
     topics.make({"in": 2, "out": 2})
     stopping = threading.Event()
     sent: list[int] = []

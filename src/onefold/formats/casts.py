@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from onefold.errors import SchemaError, check
-from onefold.formats.duck import first_number, identifier, run
+from onefold.errors import SchemaError
+from onefold.formats.duck import identifier, in_order, row_numbers, run
 from onefold.formats.exact import Unfit, from_text
 from onefold.formats.fast import typed_text
 from onefold.formats.rows import Part, Refusals, gather
@@ -166,16 +166,15 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _run(steps: list[_Step], table: pa.Table) -> pa.Table | None:
     if not steps:
         return None
-    first = first_number(len(table))
-    numbers = pa.array(np.arange(first, first + len(table)))
-    batch = pa.table([*(step.source for step in steps), numbers], [*(step.name for step in steps), "i"])
+    numbers = row_numbers(len(table))
+    batch = pa.table(
+        [*(step.source for step in steps), pa.array(np.arange(numbers.start, numbers.stop))],
+        [*(step.name for step in steps), "i"],
+    )
     outputs = "".join(
         f", {step.sql[0]} AS c{place}, {step.sql[1]} AS d{place}" for place, step in enumerate(steps) if step.sql
     )
-    found = run(f"SELECT i{outputs} FROM _input", batch)
-    if not np.array_equal(found.column("i").to_numpy(), numbers.to_numpy()):
-        found = found.sort_by("i")
-    check(np.array_equal(found.column("i").to_numpy(), numbers.to_numpy()), "a query gives each row of its input once")
+    found = in_order(run(f"SELECT i{outputs} FROM _input", batch), numbers)
     names = [f"{kind}{step.name}" for step in steps for kind in "cd"]
     return found.drop_columns(["i"]).rename_columns(names)
 

@@ -16,9 +16,12 @@ from collections import OrderedDict
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
-__all__ = ["connection", "first_number", "identifier", "literal", "query", "run"]
+from onefold.errors import check
+
+__all__ = ["connection", "identifier", "in_order", "literal", "query", "row_numbers", "run"]
 
 _MOST_STATEMENTS = 32
 _MANY_ROWS = 50_000  # above it, the copy that DuckDB makes of a prepared statement's result costs more than planning
@@ -57,12 +60,21 @@ def connection() -> duckdb.DuckDBPyConnection:
     return _session().connection
 
 
-def first_number(count: int) -> int:
-    """The first of `count` row numbers that no other call in this process gets."""
+def row_numbers(count: int) -> range:
+    """So many row numbers that no other call in this process gets."""
     with _lock:
         first = _numbers[0]
         _numbers[0] += count
-    return first
+    return range(first, first + count)
+
+
+def in_order(found: pa.Table, numbers: range) -> pa.Table:
+    """A result by its column i, which holds each of the numbers that its input was given. Raises InvariantBroken."""
+    expected = np.arange(numbers.start, numbers.stop)
+    if not np.array_equal(found.column("i").to_numpy(), expected):
+        found = found.sort_by("i")
+        check(np.array_equal(found.column("i").to_numpy(), expected), "a query gives each row of its input once")
+    return found
 
 
 def identifier(name: str) -> str:

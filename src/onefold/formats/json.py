@@ -24,8 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from onefold.errors import check
-from onefold.formats.duck import first_number, literal, run
+from onefold.formats.duck import in_order, literal, row_numbers, run
 from onefold.formats.exact import Converter, Unfit, converter, is_deep, parse_json
 from onefold.formats.fast import typed_text
 from onefold.formats.lines import MAX_RECORD_BYTES, Records, split_records
@@ -206,13 +205,8 @@ def _holds_json(field: pa.Field) -> bool:
 
 def _run(sql: str, text: pa.ChunkedArray) -> pa.Table:
     """The statement's rows in the order of the texts, one for each."""
-    first = first_number(len(text))
-    found = run(sql, _in_chunks(text, first))
-    expected = np.arange(first, first + len(text))
-    if not np.array_equal(found.column("i").to_numpy(), expected):
-        found = found.sort_by("i")
-        check(np.array_equal(found.column("i").to_numpy(), expected), "a query gives each row of its input once")
-    return found
+    numbers = row_numbers(len(text))
+    return in_order(run(sql, _in_chunks(text, numbers.start)), numbers)
 
 
 def _in_chunks(text: pa.ChunkedArray, first: int) -> pa.Table:

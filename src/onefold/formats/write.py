@@ -11,11 +11,12 @@ import contextlib
 import functools
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from onefold.errors import SchemaError
-from onefold.formats.duck import connection, identifier, literal, query
+from onefold.formats.duck import connection, identifier, in_order, literal, row_numbers, run
 from onefold.formats.types import is_json, sql_type
 
 __all__ = ["json_lines", "json_values", "refuse_inexact"]
@@ -57,15 +58,23 @@ def _objects(rows: pa.Table | pa.RecordBatch, end: str) -> pa.ChunkedArray:
     nested = [column for column in table.columns if pa.types.is_nested(column.type)]
     if any(chunk.offset for column in nested for chunk in column.chunks):  # DuckDB refuses slices of structs
         table = table.take(pa.array(range(len(table)), pa.int64()))
+    numbers = row_numbers(len(table))
+    names = [*(f"c{place}" for place in range(table.num_columns)), "i"]
+    renamed = pa.table([*table.columns, pa.array(np.arange(numbers.start, numbers.stop))], names)
+    found = run(_query(table.schema.serialize().to_pybytes(), end), renamed)
+    line: pa.ChunkedArray = in_order(found, numbers).column("line")
+    return line
+
+
+@functools.lru_cache(256)
+def _query(schema: bytes, end: str) -> str:
+    """Of rows whose columns are named c0, c1, … and numbered by i."""
     parts = [
         f"{literal(_key(field.name, first=place == 0))} || {_value(field, identifier(f'c{place}'))}"
-        for place, field in enumerate(table.schema)
+        for place, field in enumerate(pa.ipc.read_schema(pa.py_buffer(schema)))
     ]
     line = " || ".join([*parts, "'}'"]) if parts else "'{}'"
-    numbers = pa.array(range(len(table)), pa.int64())
-    renamed = pa.table([*table.columns, numbers], [*(f"c{place}" for place in range(table.num_columns)), "i"])
-    found: pa.ChunkedArray = query(f"SELECT {line} {end} AS line FROM _rows ORDER BY i", _rows=renamed).column("line")
-    return found
+    return f"SELECT {line} {end} AS line, i FROM _input"
 
 
 @functools.lru_cache(1024)
