@@ -216,7 +216,7 @@ class Settings:
 
     epoch_bytes: int = 16 << 20
     epoch_rows: int = 200_000
-    epoch_seconds: float = 0.01
+    epoch_seconds: float = 0.02
     deliver_bytes: int = 64 << 20
     spool_quota_bytes: int = 8 << 30
     keep_settled_seconds: float = 86_400.0

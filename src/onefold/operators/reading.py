@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from onefold.formats.casts import fit
 from onefold.operators.event_time import LateGate, Verdict, micros_of
 from onefold.plan import ReadNode
-from onefold.protocols import Decoded
+from onefold.protocols import Decoded, Misfits
 from onefold.types import PartitionId
 
 __all__ = ["DEAD_SCHEMA", "DecodedPart", "ReadCounts", "Reader"]
@@ -33,7 +33,7 @@ DEAD_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class DecodedPart:
-    """Rows of one partition, decoded. batch: as read, one chunk; kept: its row of each decoded row, None: all."""
+    """Rows of one partition, decoded. batch: as read; kept: its row of each decoded row, None: all."""
 
     partition: PartitionId
     batch: pa.Table
@@ -63,16 +63,23 @@ class Reader:
         self._gate = LateGate(node.lateness_micros or 0, node.max_ahead_micros) if node.event_time else None
         self._meta = [name for name in node.schema.names if name not in node.declared.names]
 
-    def decode(self, partition: PartitionId, batches: Sequence[pa.RecordBatch]) -> DecodedPart:
-        """Every row of the batches ends in `rows` or in `dead`."""
-        batch = pa.Table.from_batches(batches, schema=batches[0].schema)
+    def decode(self, batches: Mapping[PartitionId, Sequence[pa.RecordBatch]]) -> list[DecodedPart]:
+        """Every row of a partition's batches ends in `rows` or in `dead` of its part.
+
+        All are decoded at once, because a batch has a price however few its rows.
+        """
+        tables = [pa.Table.from_batches(some, schema=some[0].schema) for some in batches.values()]
+        batch = pa.concat_tables(tables)
         is_lenient = self.node.casts == "lenient"
         if self.node.format is not None:
             decoded = self.node.format.decode(batch.column("_value"), self.node.declared, is_lenient=is_lenient)
         else:
             decoded = fit(batch.select(self.node.declared.names), self.node.declared, is_lenient=is_lenient)
-        rows = self._with_meta(batch, decoded)
-        return DecodedPart(partition, batch, rows, decoded.kept, self._misfits(partition, batch, decoded))
+        parts = _cut(Decoded(self._with_meta(batch, decoded), decoded.kept, decoded.misfits), tables)
+        return [
+            DecodedPart(partition, table, part.rows, part.kept, self._misfits(partition, table, part))
+            for partition, table, part in zip(batches, tables, parts, strict=True)
+        ]
 
     def judge(self, part: DecodedPart, largest: int | None) -> tuple[pa.Table, pa.Table, ReadCounts, int | None]:
         """Takes late and untimely rows out. Returns (rows, dead letters, counts, the partition's new maximum)."""
@@ -133,6 +140,28 @@ class Reader:
             ],
             schema=DEAD_SCHEMA,
         )
+
+
+def _cut(decoded: Decoded, tables: Sequence[pa.Table]) -> list[Decoded]:
+    """What was decoded of each table, of all that was decoded of them together."""
+    if len(tables) == 1:
+        return [decoded]
+    ends = np.cumsum([table.num_rows for table in tables])
+    misfits = decoded.misfits
+    bad = misfits.index.to_numpy()
+    kept = None if decoded.kept is None else decoded.kept.to_numpy()
+    parts = []
+    for first, end in zip((0, *ends[:-1]), ends, strict=True):
+        begin, stop = (first, end) if kept is None else np.searchsorted(kept, (first, end))
+        ours = np.flatnonzero((bad >= first) & (bad < end))
+        parts.append(
+            Decoded(
+                decoded.rows.slice(begin, stop - begin),
+                None if kept is None else pa.array(kept[begin:stop] - first),
+                Misfits(pa.array(bad[ours] - first), misfits.reason.take(ours), misfits.detail.take(ours)),
+            )
+        )
+    return parts
 
 
 def _raw(batch: pa.Table) -> pa.Array | pa.ChunkedArray:

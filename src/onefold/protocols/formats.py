@@ -30,7 +30,8 @@ class Misfits:
 class Decoded:
     """What a format made of a batch.
 
-    rows: a pyarrow.Table of exactly the declared schema. kept: int64 array, the input row of each; None: all, in order.
+    rows: a pyarrow.Table of exactly the declared schema. kept: int64 array, the row of each in the input,
+    ascending; None: all.
     """
 
     rows: pa.Table

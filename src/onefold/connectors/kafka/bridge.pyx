@@ -133,7 +133,6 @@ cdef extern from "librdkafka.h" nogil:
     int rd_kafka_header_add(
         rd_kafka_headers_t *headers, const char *name, ssize_t name_size, const void *value, ssize_t value_size)
     int rd_kafka_outq_len(rd_kafka_t *rk)
-    int rd_kafka_flush(rd_kafka_t *rk, int timeout_ms)
     int rd_kafka_purge(rd_kafka_t *rk, int flags)
     rd_kafka_error_t *rd_kafka_init_transactions(rd_kafka_t *rk, int timeout_ms)
     rd_kafka_error_t *rd_kafka_begin_transaction(rd_kafka_t *rk)
@@ -675,11 +674,6 @@ cdef class Producer(Client):
     def outstanding(self):
         """Messages in the queue or on their way."""
         return rd_kafka_outq_len(self._rk) if self._rk != NULL else 0
-
-    def flush(self, int timeout_ms):
-        """Have what is in the queue sent now, without lingering for more. Waits until all was polled, at most so long."""
-        with nogil:
-            rd_kafka_flush(self._rk, timeout_ms)
 
     def release(self):
         """Let go of the buffers of batches that were delivered. Nothing may be outstanding."""

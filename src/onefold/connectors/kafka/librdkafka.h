@@ -135,7 +135,6 @@ void rd_kafka_headers_destroy(rd_kafka_headers_t *headers);
 int rd_kafka_header_add(
     rd_kafka_headers_t *headers, const char *name, ssize_t name_size, const void *value, ssize_t value_size);
 int rd_kafka_outq_len(rd_kafka_t *rk);
-int rd_kafka_flush(rd_kafka_t *rk, int timeout_ms);
 int rd_kafka_purge(rd_kafka_t *rk, int flags);
 
 rd_kafka_error_t *rd_kafka_init_transactions(rd_kafka_t *rk, int timeout_ms);

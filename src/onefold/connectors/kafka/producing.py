@@ -70,7 +70,6 @@ class Producing:
                 row = self._producer.produce_with_headers(topic, values, keys, headers, first=row)
             self._listen(0 if row == len(values) else POLL_MS)
             self._demand_in_time(deadline)
-        self._producer.flush(1)  # it waits for no more rows
         while self._producer.outstanding():
             self._listen(POLL_MS)
             self._demand_in_time(deadline)

@@ -267,7 +267,7 @@ class KafkaSink(SpooledSink):
     def _settings(self) -> dict[str, str]:
         binding = self.binding
         wanted: dict[str, str] = {
-            "linger.ms": "5",
+            "linger.ms": "0",  # a delivery is handed over at once: nothing more is coming
             "queue.buffering.max.messages": "500000",
             "partitioner": "murmur2_random",
             **self._limits.batching,

@@ -18,7 +18,7 @@ from onefold.types import EpochNumber, PartitionId, Position, Skip
 __all__ = ["Ingest", "Loss"]
 
 DECODE_BYTES = 1 << 20
-"""Small reads of one partition are decoded together, up to so much at once."""
+"""Small reads are decoded together, up to so much at once."""
 
 BACKLOG_BYTES = 64 << 10
 """A read that gives less has taken all that was there: another one would only find what has come meanwhile."""
@@ -45,7 +45,7 @@ class _Gathered:
     parts: dict[str, list[DecodedPart]] = field(default_factory=dict)
     remember: dict[str, list[pa.RecordBatch]] = field(default_factory=dict)
     partitions: dict[str, tuple[PartitionId, ...]] = field(default_factory=dict)
-    undecoded: dict[tuple[str, PartitionId], list[pa.RecordBatch]] = field(default_factory=dict)
+    undecoded: dict[str, dict[PartitionId, list[pa.RecordBatch]]] = field(default_factory=dict)
     size_bytes: int = 0
     rows: int = 0
     has_moved: bool = False
@@ -95,8 +95,8 @@ class Ingest:
         self.is_idle = gathered.is_idle and not gathered.has_moved
         if not gathered.has_moved:
             return None
-        for name, partition in list(gathered.undecoded):
-            self._decode(name, partition, gathered)
+        for name in list(gathered.undecoded):
+            self._decode(name, gathered)
         number = self._next
         self._next = EpochNumber(number + 1)
         ends = {name: dict(marks) for name, marks in self._ends.items()}
@@ -173,10 +173,10 @@ class Ingest:
                 if batches:
                     gathered.size_bytes += size
                     gathered.rows += sum(batch.num_rows for batch in batches)
-                    waiting = gathered.undecoded.setdefault((name, partition), [])
-                    waiting += batches
-                    if sum(batch.nbytes for batch in waiting) >= DECODE_BYTES:
-                        self._decode(name, partition, gathered)
+                    waiting = gathered.undecoded.setdefault(name, {})
+                    waiting.setdefault(partition, []).extend(batches)
+                    if sum(batch.nbytes for some in waiting.values() for batch in some) >= DECODE_BYTES:
+                        self._decode(name, gathered)
                 if read.is_idle or not batches or size < gathered.least_bytes:
                     gathered.is_idle &= read.is_idle
                     break
@@ -186,9 +186,8 @@ class Ingest:
     def _is_full(self, gathered: _Gathered) -> bool:
         return gathered.size_bytes >= self._settings.epoch_bytes or gathered.rows >= self._settings.epoch_rows
 
-    def _decode(self, name: str, partition: PartitionId, gathered: _Gathered) -> None:
-        batches = gathered.undecoded.pop((name, partition))
-        gathered.parts.setdefault(name, []).append(self._pipeline.readers[name].decode(partition, batches))
+    def _decode(self, name: str, gathered: _Gathered) -> None:
+        gathered.parts.setdefault(name, []).extend(self._pipeline.readers[name].decode(gathered.undecoded.pop(name)))
 
 
 def _peek(source: Source, partition: PartitionId, start: Position, wait_seconds: float) -> None:
