@@ -13,8 +13,9 @@ import pytest
 import onefold as of
 from onefold.connectors.kafka.sink import KafkaSink
 from onefold.connectors.kafka.source import KafkaSource
+from onefold.errors import SinkUnavailable
 from onefold.testing.contracts import Contract, SinkCase, SourceCase, sink_contracts, source_contracts
-from onefold.types import Mode
+from onefold.types import Mode, Receipt, TokenMove
 from tests.services import kafka_topics as topics
 
 _made: set[str] = set()
@@ -30,7 +31,19 @@ def _ready(folder: Path, what: str) -> str:
 
 
 def _sink(folder: Path, table: str, mode: Mode, key: tuple[str, ...]) -> KafkaSink:
-    return of.kafka("${ONEFOLD_KAFKA}").topic(_ready(folder, table)).as_sink(mode, key)
+    sink = of.kafka("${ONEFOLD_KAFKA}").topic(_ready(folder, table)).as_sink(mode, key)
+    commit_once = sink.commit
+
+    def commit(receipts: Sequence[Receipt], move: TokenMove | None) -> None:
+        """As the engine: a sink that was cut off (a busy broker made its client repeat a request) is opened again."""
+        try:
+            commit_once(receipts, move)
+        except SinkUnavailable:
+            sink.open(sink.binding)
+            commit_once(receipts, move)
+
+    sink.commit = commit  # type: ignore[method-assign]
+    return sink
 
 
 def _source(folder: Path) -> KafkaSource:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,6 +31,10 @@ STATS_MS = 1000
 
 LATE_SECONDS = 1.0
 """How much later than its time a call may come back. One that has not by then may never."""
+
+MARKERS_SECONDS = 0.1
+"""How long a broker may go on ending a transaction after its answer. An offset that comes sooner is turned away and
+sent again, which looks like a request that was lost: the producer would be thrown away for nothing."""
 
 _FENCED = ("_FENCED", "PRODUCER_FENCED", "INVALID_PRODUCER_EPOCH")
 _SUSPECT_LOGS = ("FAIL", "REQTMOUT")
@@ -53,6 +58,8 @@ class Producing:
         self._lock = threading.Lock()
         self._is_called = False
         self._is_closed = False
+        self._has_rows = False
+        self._finished_at = -math.inf
         self._producer = bridge().Producer({**settings, "statistics.interval.ms": str(STATS_MS)}, connection.token)
 
     def begin(self, timeout_seconds: float) -> None:
@@ -62,6 +69,7 @@ class Producing:
     def send(self, topic: str, batch: Batch, deadline: float) -> None:
         """Hand over all messages and wait until each was acknowledged. Raises KafkaFault, TimeoutError."""
         values, keys, headers = batch
+        self._has_rows |= len(values) > 0
         row = 0
         while row < len(values):
             if headers is None:
@@ -81,11 +89,14 @@ class Producing:
         """Begin a transaction."""
         self.first_fault, self.failed = None, 0
         self._transactions += 1
+        self._has_rows = False
         self._producer.begin_transaction()
 
     def finish(self, offsets: Mapping[str, tuple[str, int, int, bytes]], timeout_seconds: float) -> None:
         """Commit the rows with an offset of each group. Raises KafkaFault, TimeoutError: it may have landed or may yet
         land, and the producer is good for nothing but `close`."""
+        if not self._has_rows:
+            self._wait_for_markers()
         until = self._clock.monotonic() + timeout_seconds
 
         def commit() -> None:
@@ -94,6 +105,7 @@ class Producing:
             self._producer.commit_transaction(_ms(until - self._clock.monotonic()))
 
         self._call(commit, timeout_seconds + LATE_SECONDS)
+        self._finished_at = self._clock.monotonic()
         self._listen(0)
 
     def abort(self, timeout_seconds: float) -> None:
@@ -116,6 +128,11 @@ class Producing:
             self._is_closed = True
             if not self._is_called:
                 self._producer.close()
+
+    def _wait_for_markers(self) -> None:
+        until = self._finished_at + MARKERS_SECONDS
+        while (left := until - self._clock.monotonic()) > 0:
+            self._listen(_ms(left))
 
     def _call(self, call: Callable[[], None], timeout_seconds: float) -> None:
         """On a thread of its own, because send_offsets may stay away for good (librdkafka's issue 5456)."""
