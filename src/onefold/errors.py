@@ -290,16 +290,19 @@ class SourceError(OnefoldError):
 class InputLost(SourceError):
     """Input that has not been processed yet is gone from the source.
 
-    skip: a onefold.types.Skip, where reading goes on for one who accepts the loss; None: this source cannot.
+    skip: a onefold.types.Skip, where reading goes on for one who accepts the loss; None: nobody can tell.
+    next_step: how to bring it back, without a full stop; what else can be done is added.
     """
 
     code = "input-lost"
     retry_is_safe = False
-    next_default = "Bring it back; or accept the loss: `onefold recover --skip-lost`."
+    next_default = "Bring it back"
 
     def __init__(self, summary: str, *, skip: Any = None, **about: Any) -> None:
         super().__init__(summary, **about)
         self.skip = skip
+        accepting = "accept the loss: `onefold recover --skip-lost`" if skip else "start over: `onefold reset`"
+        self.next_step = f"{self.next_step}; or {accepting}."
 
 
 class SourceRefused(SourceError):

@@ -12,6 +12,7 @@ from onefold.clock import SystemClock
 from onefold.connectors.kafka import producing
 from onefold.connectors.kafka.connection import Connection
 from onefold.connectors.kafka.producing import Producing
+from onefold.engines.embedded.inline import ManualClock
 
 FAULT = SimpleNamespace(text="disconnected", is_fatal=False)
 IN_DOUBT = [
@@ -88,3 +89,17 @@ def test_a_call_that_stays_away_is_given_up_and_closes_when_it_is_back(one: Prod
     assert not client.closed.is_set()
     client.returns.set()
     assert client.closed.wait(30)
+
+
+def test_an_offset_alone_waits_until_the_transaction_before_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sooner the broker turns it away, the client sends it again, and the producer looks as if it were in doubt."""
+    clock = ManualClock()
+    at: list[float] = []
+    monkeypatch.setattr(producing, "bridge", lambda: SimpleNamespace(Producer=Client))
+    monkeypatch.setattr(Client, "poll", lambda client, timeout_ms: clock.advance(timeout_ms / 1000) or [])
+    monkeypatch.setattr(Client, "send_offsets", lambda client, *_: at.append(clock.monotonic()))
+    one = Producing({}, Connection("localhost:1"), clock)
+    for _ in range(2):
+        one.transact()
+        one.finish({"group": ("topic", 0, 1, b"")}, 1.0)
+    assert at[1] - at[0] == pytest.approx(producing.MARKERS_SECONDS, abs=0.002)

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +103,22 @@ def test_wherever_it_is_cut_off_every_row_is_there_once(cut: Cut, tmp_path: Path
         assert rows_of(path) == cut.rows, what
         connected(path).close()
         assert not path.with_name(".t.duckdb.before-checkpoint").exists()
+
+
+def test_killed_while_it_mends_it_mends_again(cut: Cut, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(descriptor: int, pieces: Iterable[tuple[int, bytes]], *, step: str) -> None:
+        for offset, piece in pieces:
+            os.pwrite(descriptor, piece[: len(piece) // 2], offset)
+        raise KeyboardInterrupt(step)
+
+    for number, (what, body) in enumerate(cuts_of(cut)):
+        path = cut.put(tmp_path / str(number), body)
+        monkeypatch.setattr(checkpoint, "overwrite", half)
+        with pytest.raises(KeyboardInterrupt):
+            mend(path)
+        monkeypatch.undo()
+        mend(path)
+        assert rows_of(path) == cut.rows, what
 
 
 def test_without_the_copy_some_of_these_files_are_lost(cut: Cut, tmp_path: Path) -> None:

@@ -185,5 +185,11 @@ def test_recover_says_what_is_lost_before_it_asks(onefold: Onefold, files: Path)
     assert "misses nothing" in onefold("recover", files, "--skip-lost").stdout
 
 
+def test_what_cannot_be_skipped_is_not_said_to_be() -> None:
+    assert "recover --skip-lost" in InputLost("Gone.", skip=Skip(1)).next_step
+    unskippable = InputLost("Gone.", next_step="Restore the table").next_step
+    assert unskippable == "Restore the table; or start over: `onefold reset`."
+
+
 def test_a_flow_that_never_ran_misses_nothing(onefold: Onefold, files: Path) -> None:
     assert onefold("recover", files, "--skip-lost", "--yes").exit_code == Exit.STATE

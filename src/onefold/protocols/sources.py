@@ -122,7 +122,10 @@ class Source(Protocol):
         ...
 
     def partitions(self) -> Mapping[PartitionId, tuple[Position, Position | None]]:
-        """Every partition now, with its (earliest, latest) position; latest is None where unknown. May block."""
+        """Every partition now, with its (earliest, latest) position; latest is None where unknown. May block.
+
+        One that was read before and is not listed any more is read all the same: `read` says what became of it.
+        """
         ...
 
     def read(self, partition: PartitionId, start: Position, limit: Limit, wait_seconds: float) -> Read:

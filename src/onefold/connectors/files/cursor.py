@@ -225,7 +225,7 @@ class Cursor:
         return InputLost(
             f"The file {self._path(segment)} {what} before it was read to its end.",
             expected=f"the file as it was, from {unit} {at} on",
-            next_step="Put the file back as it was; or accept the loss: `onefold recover --skip-lost`.",
+            next_step="Put the file back as it was",
             skip=self._skip(at),
             file=self._path(segment),
             position=f"{unit} {at}",

@@ -12,8 +12,6 @@ from onefold.types import Skip
 
 __all__ = ["outside_log", "partition_gone", "topic_remade"]
 
-ACCEPT = "Restore the topic; or accept the loss: `onefold recover --skip-lost`."
-
 _PARTED = re.compile(r"broker end offset is (\d+)")
 """What librdkafka says of a truncated log: where the broker's history parts from ours."""
 
@@ -25,7 +23,7 @@ def partition_gone(label: str, one: TopicPartition, place: Place, remember: Any)
         partition=str(one),
         found="no such partition",
         expected=f"offset {place.at} of it",
-        next_step=ACCEPT,
+        next_step="Restore the topic",
         skip=Skip(None, remember=remember),
     )
 
@@ -37,7 +35,7 @@ def topic_remade(label: str, one: TopicPartition, place: Place, begin: Place) ->
         partition=str(one),
         found=f"topic id {begin.topic}",
         expected=f"topic id {place.topic}, from offset {place.at} on",
-        next_step=ACCEPT,
+        next_step="Restore the topic",
         skip=Skip(begin.position()),
     )
 
@@ -65,6 +63,6 @@ def outside_log(
         partition=str(one),
         found=f"{held}; {said}" if said else held,
         expected=f"offset {place.at}, leader epoch {place.epoch}",
-        next_step=ACCEPT if skip else "Restore the topic; or `onefold reset` the flow, or name the read anew.",
+        next_step="Restore the topic",
         skip=skip,
     )

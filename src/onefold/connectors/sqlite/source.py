@@ -173,7 +173,7 @@ class SqliteSource:
                 f"{self._label} has lost rows, or was made anew: its largest key is behind what was read.",
                 found=f"{largest}",
                 expected=f"at least {after}",
-                next_step="Use INTEGER PRIMARY KEY AUTOINCREMENT when rows are deleted; reset the flow to read anew.",
+                next_step="Restore the table (AUTOINCREMENT keeps a deleted row's key from being given out again)",
                 partition=PARTITION,
                 position=after,
             )
