@@ -157,7 +157,7 @@ class DuckdbSink(SpooledSink):
             return rows.cast(schema), token
 
     def check(self, binding: Binding | None) -> Sequence[CheckResult]:
-        """Can the file be opened? Opens an existing one read-only; looks at the folder otherwise."""
+        """Can the file be opened? Opens an existing one read-only, after `mend`; looks at the folder otherwise."""
         if not self._path.exists():
             is_there = self._path.parent.is_dir()
             return [
