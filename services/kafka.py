@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -27,6 +28,7 @@ VARIABLE = "ONEFOLD_KAFKA"
 """Names the brokers of a cluster to use instead: host:port[,host:port]."""
 
 START_SECONDS = 60.0
+SERVER_PORTS = (15_000, 32_000)
 TIED = str(Path(__file__).with_name("tied.py"))
 _JVM = ("-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
@@ -205,10 +207,18 @@ def running() -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody has now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """A TCP port of loopback that nobody has now, and that no outgoing connection is given either.
+
+    The system gives ports from 32768 (Linux) or 49152 (macOS) on to outgoing connections, also to one to that very
+    port: a client that asks again and again for a server that is down can so be connected to itself, and the server
+    finds its port taken when it comes back.
+    """
+    while True:
+        port = random.randrange(*SERVER_PORTS)
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 def answers(port: int) -> bool:

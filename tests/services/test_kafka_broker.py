@@ -42,21 +42,24 @@ def test_a_broker_that_is_killed_again_and_again_loses_and_doubles_nothing(
     topics.make({"in": 2, "out": 2})
     stopping = threading.Event()
     sent: list[int] = []
-    feeding = threading.Thread(target=_feed, args=(broker.address, stopping, sent))
+    feeding = threading.Thread(target=_feed, args=(broker.address, stopping, sent), daemon=True)
     flow = of.Flow("under-load", epoch_rows=500)
     connection = of.kafka(broker.address)
     events = flow.read(connection.topic("in"), schema={"id": "BIGINT", "note": "VARCHAR"}, name="in")
     events.dedup("id", within=None).append(connection.topic("out"), key="id", name="out")
     feeding.start()
-    with flow.start(state=tmp_path) as run:
-        for _ in range(kills):
-            stopping.wait(PAUSE_SECONDS)
-            broker.kill()
-            stopping.wait(PAUSE_SECONDS / 2)
-            broker.start()
+    try:
+        with flow.start(state=tmp_path) as run:
+            for _ in range(kills):
+                stopping.wait(PAUSE_SECONDS)
+                broker.kill()
+                stopping.wait(PAUSE_SECONDS / 2)
+                broker.start()
+            stopping.set()
+            feeding.join()
+            assert run.is_running
+    finally:
         stopping.set()
-        feeding.join()
-        assert run.is_running
     flow.run(until="drained", state=tmp_path)
     found = [json.loads(record.value)["id"] for record in topics.records("out")]
     assert len(found) == len(set(found)), "nothing twice"
@@ -66,7 +69,8 @@ def test_a_broker_that_is_killed_again_and_again_loses_and_doubles_nothing(
 
 def _feed(address: str, stopping: threading.Event, sent: list[int]) -> None:
     """Whatever is acknowledged counts; the client repeats what is not, so that the input holds some twice."""
-    producer = Producer({"bootstrap.servers": address, "linger.ms": 5, "message.timeout.ms": 300_000})
+    quiet = {"log_level": 0, "message.timeout.ms": 300_000}
+    producer = Producer({"bootstrap.servers": address, "linger.ms": 5, **quiet})
     number = 0
     while not stopping.is_set():
         for each in range(number, number + BATCH):

@@ -12,16 +12,19 @@ from onefold.engines.embedded.pipeline import EpochInput, Pipeline
 from onefold.errors import InputLost
 from onefold.operators.reading import DecodedPart
 from onefold.plan import ReadNode, Settings
-from onefold.protocols import Limit, Source
+from onefold.protocols import Clock, Limit, Source
 from onefold.types import EpochNumber, PartitionId, Position, Skip
 
-__all__ = ["Ingest", "Loss"]
+__all__ = ["Ingest", "Loss", "gathering"]
 
 DECODE_BYTES = 1 << 20
 """Small reads are decoded together, up to so much at once."""
 
 BACKLOG_BYTES = 64 << 10
 """A read that gives less has taken all that was there: another one would only find what has come meanwhile."""
+
+ROUND_SECONDS = 0.01
+"""How often an epoch that gathers looks at its sources."""
 
 PEEKS = 20
 """Short reads that look for a loss: a source that has nothing yet may find it in the next."""
@@ -188,6 +191,26 @@ class Ingest:
 
     def _decode(self, name: str, gathered: _Gathered) -> None:
         gathered.parts.setdefault(name, []).extend(self._pipeline.readers[name].decode(gathered.undecoded.pop(name)))
+
+
+def gathering(
+    clock: Clock, seconds: float, sleep: Callable[[float], bool], *, until_idle: bool
+) -> Callable[[bool], bool]:
+    """For `Ingest.next`: says, from its first call on, for so long that an epoch goes on gathering.
+
+    sleep: sleeps so many seconds; True ends the gathering. until_idle: it also ends when nothing more is there.
+    """
+    end: float | None = None
+
+    def more(is_idle: bool) -> bool:
+        nonlocal end
+        now = clock.monotonic()
+        end = now + seconds if end is None else end
+        if now >= end or (is_idle and until_idle):
+            return False
+        return not sleep(min(end - now, ROUND_SECONDS))
+
+    return more
 
 
 def _peek(source: Source, partition: PartitionId, start: Position, wait_seconds: float) -> None:

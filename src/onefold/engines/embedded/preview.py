@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from threading import Event
 
 import pyarrow as pa
 
 from onefold.clock import SystemClock
-from onefold.engines.embedded.ingest import Ingest
-from onefold.engines.embedded.pipeline import Pipeline
+from onefold.engines.embedded.ingest import Ingest, gathering
+from onefold.engines.embedded.pipeline import EpochInput, Pipeline
 from onefold.plan import Node, Plan
 from onefold.types import EpochNumber
 
 __all__ = ["preview"]
 
+CLOCK = SystemClock()
+
 READ_ROWS = 10_000
 """How many rows are read at most to find the ones to show."""
 
-MOST_SECONDS = 10.0
+MOST_SECONDS = 30.0
 """How long a source may take for the first rows."""
+
+GATHER_SECONDS = 0.5
+"""How long more rows are waited for where a source says that there are more."""
 
 POLL_SECONDS = 0.2
 
@@ -31,18 +37,21 @@ def preview(plan: Plan, node: str, rows: int) -> pa.Table:
     settings = replace(plan.settings, epoch_rows=READ_ROWS, max_dead=1.0)
     pipeline = Pipeline(replace(plan, settings=settings, nodes=_through(plan, node), outputs=()), bytes(16))
     ingest = Ingest(pipeline, {}, EpochNumber(1))
-    clock = SystemClock()
-    deadline = clock.monotonic() + MOST_SECONDS
+    deadline = CLOCK.monotonic() + MOST_SECONDS
     ingest.open()
     try:
-        epoch = ingest.next(0.0)
-        while epoch is None and not ingest.is_idle and clock.monotonic() < deadline:
-            epoch = ingest.next(POLL_SECONDS)
+        epoch = _gather(ingest, 0.0)
+        while epoch is None and not ingest.is_idle and CLOCK.monotonic() < deadline:
+            epoch = _gather(ingest, POLL_SECONDS)
     finally:
         ingest.close()
     if epoch is None:
         return plan.node(node).schema.empty_table()
     return pipeline.look(epoch, node).slice(0, rows)
+
+
+def _gather(ingest: Ingest, wait_seconds: float) -> EpochInput | None:
+    return ingest.next(wait_seconds, gathering(CLOCK, GATHER_SECONDS, Event().wait, until_idle=True))
 
 
 def _through(plan: Plan, name: str) -> tuple[Node, ...]:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from onefold.clock import SystemClock, new_seal_id
 from onefold.engines.embedded.conductor import Conductor, Trace
 from onefold.engines.embedded.examination import demand_settings
-from onefold.engines.embedded.ingest import Ingest, Loss
+from onefold.engines.embedded.ingest import Ingest, Loss, gathering
 from onefold.engines.embedded.opening import OpenedFlow, open_flow, where_to_read
 from onefold.engines.embedded.outputs import all_outputs
 from onefold.engines.embedded.pipeline import EpochInput
@@ -41,9 +41,6 @@ POLL_SECONDS = 0.1
 
 IDLE_SECONDS = 0.2
 """How long a read waits for input before the run looks elsewhere."""
-
-ROUND_SECONDS = 0.01
-"""How often an epoch that gathers looks at its sources."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +228,9 @@ class Run:
                     self._stopping.wait(POLL_SECONDS)
                     continue
                 wait = 0.0 if self._until and self._ingest.is_idle else IDLE_SECONDS
-                epoch = self._ingest.next(wait, self._gathering(settings.epoch_seconds))
+                until_idle = self._until == "drained"
+                more = gathering(self._clock, settings.epoch_seconds, self._stopping.wait, until_idle=until_idle)
+                epoch = self._ingest.next(wait, more)
                 self._is_caught_up = epoch is None
                 if epoch is not None:
                     self._put(self._to_compute, epoch)
@@ -241,20 +240,6 @@ class Run:
                 self._put(self._to_compute, self._ingest.closing())
         finally:
             self._ingest.close()
-
-    def _gathering(self, seconds: float) -> Callable[[bool], bool]:
-        """Says, from its first call on, for so long that an epoch goes on gathering; in between it sleeps a little."""
-        end: float | None = None
-
-        def more(is_idle: bool) -> bool:
-            nonlocal end
-            now = self._clock.monotonic()
-            end = now + seconds if end is None else end
-            if now >= end or (is_idle and self._until == "drained"):
-                return False
-            return not self._stopping.wait(min(end - now, ROUND_SECONDS))
-
-        return more
 
     def _compute(self) -> None:
         while (epoch := self._next_input()) is not None:
