@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,8 @@ from tests.crash import oracle
 from tests.crash.inputs import arrive as arrive_in_files
 
 VARIABLE = "ONEFOLD_KAFKA"
+
+VISIBLE_SECONDS = 30.0
 
 
 def address() -> str:
@@ -34,6 +37,9 @@ def make(names: dict[str, int], **configs: str) -> None:
     admin = KafkaAdminClient(bootstrap_servers=address())
     topics = [NewTopic(name, count, 1, topic_configs=configs) for name, count in names.items()]
     admin.create_topics(topics)
+    deadline = time.monotonic() + VISIBLE_SECONDS
+    while not names.keys() <= set(admin.list_topics()) and time.monotonic() < deadline:
+        time.sleep(0.05)  # the controller has made them, the broker may not have heard of it
     admin.close()
 
 

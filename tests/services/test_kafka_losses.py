@@ -19,6 +19,7 @@ import onefold as of
 from onefold import disk
 from onefold.clock import SystemClock
 from onefold.connectors.kafka import sink as kafka_sink
+from onefold.connectors.kafka.producing import Producing
 from onefold.connectors.kafka.token import group_of
 from onefold.engines.embedded.losses import find_losses, skip_losses
 from onefold.errors import InputLost, SinkRestored
@@ -36,13 +37,16 @@ def bridge(
     start: Literal["earliest", "latest"] = "earliest",
     read: str | None = None,
     options: Mapping[str, str] | None = None,
+    is_copied: bool = False,
 ) -> of.Flow:
-    """topic in -> topic out."""
+    """topic in -> topic out, and topic copy, which is backfilled."""
     cluster = of.kafka("${ONEFOLD_KAFKA}", options=options)
     flow = of.Flow("losses", epoch_rows=10)
     topic = cluster.topic(read or topics.name_in(folder, "in"), start=start)
     events = flow.read(topic, schema=SCHEMA, format="json", name="in")
     events.append(cluster.topic(topics.name_in(folder, "out")), key="id", name="out")
+    if is_copied:
+        events.append(cluster.topic(topics.name_in(folder, "copy")), key="id", name="copy", backfill=True)
     return flow
 
 
@@ -271,6 +275,51 @@ def test_a_delivery_that_outlives_the_transaction_is_done_again(
     monkeypatch.setattr(disk, "observer", sleep_once)
     bridge(tmp_path, options={"transaction.timeout.ms": "1500"}).run(state=tmp_path / "state")
     assert slept
+    assert found(tmp_path) == Counter(range(30))
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("start", ["earliest", "latest"])
+def test_a_sink_that_is_added_later_is_given_what_was_before(
+    start: Literal["earliest", "latest"], tmp_path: Path
+) -> None:
+    """Not less, and not more: behind the position there are further records already."""
+    made(tmp_path, partitions=2)
+    topics.make({topics.name_in(tmp_path, "copy"): 1})
+    feed(tmp_path, range(-5, 0))
+    bridge(tmp_path, start=start).run(state=tmp_path / "state")
+    feed(tmp_path, range(20))
+    bridge(tmp_path, start=start).run(state=tmp_path / "state")
+    feed(tmp_path, range(20, 30))
+    bridge(tmp_path, start=start, is_copied=True).run(state=tmp_path / "state")
+    feed(tmp_path, range(30, 40))
+    bridge(tmp_path, start=start, is_copied=True).run(state=tmp_path / "state")
+    copied = Counter(json.loads(record.value)["id"] for record in topics.records(topics.name_in(tmp_path, "copy")))
+    assert copied == found(tmp_path) == Counter(range(-5 if start == "earliest" else 0, 40))
+
+
+class Died(BaseException):
+    """As a kill, as far as the broker sees it."""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.usefixtures("cluster")
+def test_what_died_between_token_and_commit_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker would hide both the token and the owners of the topic until the transaction's timeout."""
+    made(tmp_path)
+    feed(tmp_path, range(30))
+
+    def die(self: Producing, offsets: Mapping[str, tuple[str, int, int, bytes]], timeout_seconds: float) -> None:
+        for group, offset in offsets.items():
+            self._producer.send_offsets(group, [offset], 10_000)
+        raise Died
+
+    slow = {"transaction.timeout.ms": "600000"}
+    with monkeypatch.context() as dying:
+        dying.setattr(Producing, "finish", die)
+        with pytest.raises(Died):
+            bridge(tmp_path, options=slow).run(state=tmp_path / "state")
+    bridge(tmp_path, options=slow).run(state=tmp_path / "state")
     assert found(tmp_path) == Counter(range(30))
 
 

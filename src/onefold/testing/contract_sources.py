@@ -20,6 +20,7 @@ __all__ = ["SOURCE_CONTRACTS", "SourceBench"]
 
 _MOST_READS = 2000
 _SECONDS = 10.0
+_FED = 30
 _AMPLE = Limit(rows=1 << 20, size_bytes=1 << 30)
 
 
@@ -134,19 +135,28 @@ def later_input_is_read_after_a_restart(bench: SourceBench) -> None:
 
 def a_read_ends_where_it_is_told(bench: SourceBench) -> None:
     """Limit.until: stop before that position."""
-    bench.case.feed(bench.folder, range(30))
+    bench.case.feed(bench.folder, range(_FED))
     source = bench.open()
     partition, start = bench.start(source)
-    middle = source.read(partition, start, Limit(11, 1 << 30), 0.0)
-    done = len(_numbers(bench, middle))
+    middles: list[tuple[Position, int]] = []
+    done = 0
+
+    def keep(read: Read) -> None:
+        nonlocal done
+        done += sum(map(len, read.batches))
+        middles.append((json.loads(json.dumps(read.next)), done))
+
+    bench.drain(source, start, Limit(11, 1 << 30), keep)
+    end, done = next(middle for middle in middles if 0 < middle[1] < _FED)
     source = bench.open()
-    limit = Limit(1 << 20, 1 << 30, until=json.loads(json.dumps(middle.next)))
-    found: list[int] = []
-    for _ in range(done + 1):
-        read = source.read(partition, start, limit, 0.0)
+    clock, found, place = SystemClock(), [], json.loads(json.dumps(start))
+    deadline = clock.monotonic() + _SECONDS
+    while place != end and clock.monotonic() < deadline:
+        read = source.read(partition, place, Limit(1 << 20, 1 << 30, until=end), 0.05)
         found += _numbers(bench, read)
-        start = read.next
+        place = json.loads(json.dumps(read.next))
     equal(found, list(range(done)), "nothing at or behind the end is read")
+    equal(place, end, "it comes to the end that it was told")
 
 
 def an_empty_source_is_idle(bench: SourceBench) -> None:

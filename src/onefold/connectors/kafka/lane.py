@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -70,6 +71,18 @@ class Lane:
         place = replace(self.place, at=int(offsets[-1]) + 1, epoch=taken[-1])
         self._skip_at = self._source.clock.monotonic() + SKIP_SECONDS
         return self._source.columns_of(self._one, taken), place
+
+    def ended(
+        self, found: tuple[pa.RecordBatch, Place] | None, place: Place, end: Place
+    ) -> tuple[list[pa.RecordBatch], Position]:
+        """What was found, before `end`; and the place after it, which is `end` when no record is between them."""
+        if found is None:
+            return [], (end if self.seen_through() >= end.at else place).position()
+        batch, self.place = found
+        if self.place.at < end.at:
+            return [batch], self.place.position()
+        count = bisect.bisect_left(batch.column("_offset").to_pylist(), end.at)
+        return [batch.slice(0, count)], end.position()
 
     def seen_through(self) -> int:
         """Every record before this offset was given, as far as we know."""

@@ -131,11 +131,11 @@ class KafkaSink(SpooledSink):
         with self._answers():
             self._producing = Producing(self._settings(), self._connection, self._clock)
             if binding.guarantee is Guarantee.EXACTLY_ONCE:
+                with durable_step("kafka.fence"):  # first: what a predecessor left open hides the offsets
+                    self._producing.begin(ANSWER_SECONDS)
                 self._owners = owners_from_metadata(self._offset_of(owners_group(self._topic))[1])
                 others = [owner for owner in self._owners if tuple(owner) != self._owner]
                 refuse_taken(binding, self._label, others)
-                with durable_step("kafka.fence"):
-                    self._producing.begin(ANSWER_SECONDS)
                 self._token = self._read_token()
                 if self._clock.monotonic() - self._renewed_at >= RENEW_SECONDS / 2:
                     self._rewrite_token(self._producing)

@@ -168,18 +168,22 @@ class KafkaSource:
         Raises InputLost, SourceError, SourceUnavailable.
         """
         one, place = TopicPartition.of(partition), Place.of(start)
+        end = None if limit.until is None else Place.of(limit.until)
+        if end is not None and place.at >= end.at:
+            return Read([], end.position(), self._remember(), is_idle=True)
         lane = self._lane(one, place)
         found = lane.take(limit)
         if found is None and wait_seconds > 0 and all(other.is_drained for other in self._lanes.values()):
             self._wait(wait_seconds)
             found = lane.take(limit)
         self._listen()
-        remember = self._remember()
+        if end is not None:
+            return Read(*lane.ended(found, place, end), self._remember())
         if found is None:
             is_idle = self._ends is not None and lane.seen_through() >= self._ends.of(one, self._lanes)
-            return Read([], lane.skipped(place), remember, is_idle)
+            return Read([], lane.skipped(place), self._remember(), is_idle)
         batch, lane.place = found
-        return Read([batch], lane.place.position(), remember)
+        return Read([batch], lane.place.position(), self._remember())
 
     def settle(self, positions: Mapping[PartitionId, Position]) -> None:
         """Commit offsets for lag tools; nothing of ours reads them."""
