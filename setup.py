@@ -7,7 +7,9 @@ COMPILED = {
     "onefold.kernel.index": ["partition.pxd"],
     "onefold.kernel.rowhash": ["siphash.pxd"],
     "onefold.kernel.scan": [],
-    "onefold.connectors.kafka.bridge": ["librdkafka.h"],
+    "onefold.connectors.kafka.bridge.client": ["client.pxd", "librdkafka.pxd", "librdkafka.h"],
+    "onefold.connectors.kafka.bridge.consumer": ["client.pxd", "librdkafka.pxd", "librdkafka.h"],
+    "onefold.connectors.kafka.bridge.producer": ["client.pxd", "librdkafka.pxd", "librdkafka.h"],
 }
 """Modules, each with the files beside it that it is made of."""
 
