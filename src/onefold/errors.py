@@ -19,7 +19,6 @@
     │   ├── StateUnknown      the state folder holds nothing of this flow, or not what was asked for
     │   ├── SinkForked        a sink's token is not on this journal's chain
     │   ├── SinkRestored      a sink went back in time and the rows to repeat are gone
-    │   ├── BackfillDue       a new sink with backfill=True has not got yet what the flow has read
     │   ├── SinkChanged       a sink was removed, retargeted or changed while epochs wait for it
     │   └── TargetTaken       another flow or sink writes to a sink's target
     ├── DiskError             the local disk
@@ -48,12 +47,12 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 __all__ = [
-    "BackfillDue", "BuildError", "DiskError", "DiskFailed", "DiskFull", "ExpressionError", "ExtraMissing", "Fenced",
-    "FileCorrupt", "FlowNotFound", "GuaranteeRefused", "InputLost", "InvariantBroken", "JournalLocked", "ModuleFailed",
-    "NameTaken", "NotSupported", "OnefoldError", "OutcomeUnknown", "PlanChanged", "RowsRefused", "SchemaError",
-    "SettingMissing", "SinkChanged", "SinkError", "SinkForked", "SinkRefused", "SinkRestored", "SinkUnavailable",
-    "SourceError", "SourceRefused", "SourceUnavailable", "SpoolFull", "StateError", "StateUnknown", "TargetTaken",
-    "TokenRefused", "TooManyDead", "UserCodeError", "check",
+    "BuildError", "DiskError", "DiskFailed", "DiskFull", "ExpressionError", "ExtraMissing", "Fenced", "FileCorrupt",
+    "FlowNotFound", "GuaranteeRefused", "InputLost", "InvariantBroken", "JournalLocked", "ModuleFailed", "NameTaken",
+    "NotSupported", "OnefoldError", "OutcomeUnknown", "PlanChanged", "RowsRefused", "SchemaError", "SettingMissing",
+    "SinkChanged", "SinkError", "SinkForked", "SinkRefused", "SinkRestored", "SinkUnavailable", "SourceError",
+    "SourceRefused", "SourceUnavailable", "SpoolFull", "StateError", "StateUnknown", "TargetTaken", "TokenRefused",
+    "TooManyDead", "UserCodeError", "check",
 ]  # fmt: skip
 
 
@@ -246,13 +245,6 @@ class SinkChanged(StateError):
 
     code = "sink-changed"
     next_default = "Run the former version of the flow with --once until it is drained, then change it."
-
-
-class BackfillDue(StateError):
-    """A new sink with backfill=True has not got yet what the flow has read so far."""
-
-    code, retry_is_safe = "backfill-due", True
-    next_default = "Run the flow: it fills the sink first, and goes on where it was stopped."
 
 
 class TargetTaken(StateError):

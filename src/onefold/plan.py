@@ -7,8 +7,8 @@ Expressions are SQL text in DuckDB's dialect, already bound against the input sc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -182,8 +182,7 @@ class Output:
     """One sink of the flow, with what it writes.
 
     latest_by: on upsert, the row of a key with the largest value wins; None: the last in input order.
-    is_shared: other flows or sinks may write to the same target. is_backfilled: if it is added to a flow that has run,
-    it is first given what the flow has read so far.
+    is_shared: other flows or sinks may write to the same target.
     """
 
     name: str
@@ -196,7 +195,6 @@ class Output:
     key: tuple[str, ...] = ()
     latest_by: str | None = None
     is_shared: bool = False
-    is_backfilled: bool = False
 
     def binding_shape(self) -> dict[str, JsonValue]:
         """What must not change while epochs wait for this sink."""
@@ -246,18 +244,6 @@ class Plan:
             if node.name == name:
                 return node
         raise KeyError(name)
-
-    def through(self, *names: str) -> tuple[Node, ...]:
-        """These nodes and those above them, in order."""
-        wanted = {*names}
-        for node in reversed(self.nodes):  # a node stands after its inputs
-            if node.name in wanted:
-                wanted |= {*node.inputs}
-        return tuple(node for node in self.nodes if node.name in wanted)
-
-    def reduced(self, outputs: Sequence[Output]) -> Plan:
-        """The part of it that these outputs need."""
-        return replace(self, outputs=tuple(outputs), nodes=self.through(*(output.input for output in outputs)))
 
     def reads(self) -> tuple[ReadNode, ...]:
         """The nodes that read sources, in order."""

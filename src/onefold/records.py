@@ -23,8 +23,7 @@ class SinkEntry:
     """A sink in a start record: its identity (INV-12) and where it began.
 
     shape: Output.binding_shape() and guarantee. joined, base: see course.SinkRule. through: for weaker guarantees.
-    retired: it is no longer in the flow; kept so that it can come back. adopts: state tables that epoch `joined` takes
-    over from the sink's backfill; None: it had none.
+    retired: it is no longer in the flow; kept so that it can come back.
     """
 
     shape: Mapping[str, Any]
@@ -32,7 +31,6 @@ class SinkEntry:
     base: Token | None = None
     through: EpochNumber = EpochNumber(0)  # noqa: RUF009
     retired: bool = False
-    adopts: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For the journal."""
@@ -42,7 +40,6 @@ class SinkEntry:
             "base": self.base.to_json() if self.base else None,
             "through": self.through,
             "retired": self.retired,
-            "adopts": self.adopts if self.adopts is None else list(self.adopts),
         }
 
     @staticmethod
@@ -54,7 +51,6 @@ class SinkEntry:
             base=Token.from_json(body["base"]) if body["base"] else None,
             through=EpochNumber(body["through"]),
             retired=body["retired"],
-            adopts=None if body.get("adopts") is None else tuple(body["adopts"]),
         )
 
 
@@ -63,7 +59,6 @@ class Start:
     """A process begins: who, where, under which plan, with which sinks.
 
     location: where the journal stood; another one means a moved or copied journal. state_key: hex, for state hashes.
-    partial: nodes whose state lacks what was read before they were added.
     """
 
     process: Mapping[str, Any]
@@ -72,7 +67,6 @@ class Start:
     sinks: Mapping[str, SinkEntry]
     state_key: str
     version: str
-    partial: tuple[str, ...] = ()
 
     def record(self) -> JournalRecord:
         """For the journal."""
@@ -80,8 +74,7 @@ class Start:
 
     def to_json(self) -> dict[str, Any]:
         """The header of its record; a settle record carries it on, so that the start record can go."""
-        sinks = {name: entry.to_json() for name, entry in self.sinks.items()}
-        return {**vars(self), "sinks": sinks, "partial": list(self.partial)}
+        return {**vars(self), "sinks": {name: entry.to_json() for name, entry in self.sinks.items()}}
 
     @staticmethod
     def of(record: JournalRecord) -> Start:
@@ -92,7 +85,7 @@ class Start:
     def from_json(header: Mapping[str, Any]) -> Start:
         """The inverse of `to_json`."""
         sinks = {name: SinkEntry.from_json(entry) for name, entry in header["sinks"].items()}
-        return Start(**{**header, "sinks": sinks, "partial": tuple(header.get("partial", ()))})
+        return Start(**{**header, "sinks": sinks})
 
 
 @dataclass(frozen=True)

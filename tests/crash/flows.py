@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import onefold as of
-from onefold.engines.embedded import launch
-from tests.crash import inputs, oracle
+from tests.crash import oracle
 from tests.crash.oracle import Count
 
 SCHEMA = {"event_id": "VARCHAR", "merchant": "VARCHAR", "amount": "DECIMAL(18,2)", "paid_at": "TIMESTAMP"}
@@ -89,35 +88,6 @@ def running(folder: Path) -> of.Flow:
     totals.upsert(of.sqlite(str(folder / "totals.sqlite")).table("totals"), key=["merchant"])
     hourly.append(of.sqlite(str(folder / "hourly.sqlite")).table("hourly"))
     return flow
-
-
-def small(folder: Path) -> of.Flow:
-    """What `grown` was before."""
-    flow = of.Flow("grown", **TINY)
-    kept(flow, folder).append(of.sqlite(str(folder / "ledger.sqlite")).table("ledger_sqlite"))
-    return flow
-
-
-def grown(folder: Path) -> of.Flow:
-    """A flow that has run, with sinks and steps that were added later and are to hold what was before."""
-    flow = of.Flow("grown", **TINY)
-    rows = kept(flow, folder)
-    rows.append(of.sqlite(str(folder / "ledger.sqlite")).table("ledger_sqlite"))
-    rows.append(of.files(str(folder / "ledger")), backfill=True)
-    totals = rows.group_by("merchant").agg(payments="count(*)", revenue="sum(amount)")
-    hourly = rows.window("1 hour").group_by("merchant").agg(payments="count(*)", revenue="sum(amount)")
-    totals.upsert(of.sqlite(str(folder / "totals.sqlite")).table("totals"), key=["merchant"], backfill=True)
-    hourly.append(of.sqlite(str(folder / "hourly.sqlite")).table("hourly"), backfill=True)
-    return flow
-
-
-def arrive_grown(folder: Path, life: int) -> bool:
-    """The files of this life; before the first, the former flow has run."""
-    has_all = inputs.arrive(folder, life)
-    if life == 0:
-        launch.run(small(folder).plan, oracle.state_of(folder), until="drained")
-        has_all = inputs.arrive(folder, 1)
-    return has_all
 
 
 def together(folder: Path) -> of.Flow:
@@ -209,16 +179,6 @@ def judge_running(folder: Path) -> Count:
     rows = oracle.sqlite_rows(folder / "hourly.sqlite", "SELECT merchant, window_start, payments, revenue FROM hourly")
     hourly = [((row[0], oracle.moment(row[1])), (row[2], oracle.money(row[3]))) for row in rows]
     count.groups("hourly", expected.hourly(), hourly)
-    return count
-
-
-def judge_grown(folder: Path) -> Count:
-    """As if the sinks had been there from the beginning."""
-    count = judge_running(folder)
-    ledger = oracle.expect(folder).ledger()
-    lite = oracle.sqlite_rows(folder / "ledger.sqlite", LEDGER.format("ledger_sqlite"))
-    count.rows("sqlite", ledger, Counter(map(oracle.typed, lite)))
-    count.rows("parquet", ledger, Counter(oracle.parquet_rows(folder / "ledger")))
     return count
 
 

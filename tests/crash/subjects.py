@@ -8,7 +8,7 @@ from onefold.testing.harness import Judgement, Subject
 from tests.crash import flows, inputs, limits
 from tests.crash.oracle import Count
 
-__all__ = ["AT_LEAST_ONCE", "AT_MOST_ONCE", "GROWN", "LEDGERS", "REVENUE", "RUNNING", "SPOOLED", "SUBJECTS", "TOGETHER"]
+__all__ = ["AT_LEAST_ONCE", "AT_MOST_ONCE", "LEDGERS", "REVENUE", "RUNNING", "SPOOLED", "SUBJECTS", "TOGETHER"]
 
 WEAKER_SINKS = ("parquet", "sqlite", "console")
 _MAY_DIFFER = (*WEAKER_SINKS, "topic")
@@ -47,22 +47,8 @@ RUNNING = Subject(
     close=True,
     arrange=(limits.nothing_inline,),
 )
-GROWN = Subject(
-    build=flows.grown,
-    arrive=flows.arrive_grown,
-    judge=flows.judge_grown,
-    close=True,
-    arrange=(limits.nothing_inline,),
-)
 TOGETHER = Subject(build=flows.together, arrive=inputs.arrive, judge=flows.judge_together)
 AT_LEAST_ONCE = Subject(build=flows.at_least_once, arrive=inputs.arrive, judge=flows.judge_weaker, accept=may_repeat)
 AT_MOST_ONCE = Subject(build=flows.at_most_once, arrive=inputs.arrive, judge=flows.judge_weaker, accept=may_lose)
 
-SUBJECTS = {
-    "revenue": REVENUE,
-    "ledgers": LEDGERS,
-    "spooled": SPOOLED,
-    "running": RUNNING,
-    "grown": GROWN,
-    "together": TOGETHER,
-}
+SUBJECTS = {"revenue": REVENUE, "ledgers": LEDGERS, "spooled": SPOOLED, "running": RUNNING, "together": TOGETHER}

@@ -52,27 +52,6 @@ ENGINE = (
         "survival",
     ),
     bug(
-        "a backfilled sink joins before it has everything",
-        _ENGINE + "backfill.py",
-        "if newest is None or not self.is_complete(flow, own):",
-        "if newest is None:",
-        "backfill",
-    ),
-    bug(
-        "the state that a backfill brings is not sealed",
-        "state/table.py",
-        "self.upsert(self._conform(batch, self.schema))",
-        "self._store(self._conform(batch, self.schema), recorded=False)",
-        "backfill",
-    ),
-    bug(
-        "the state that a backfill brings is forgotten",
-        _ENGINE + "backfill.py",
-        "return Joining(Token(newest.epoch, newest.seal, newest.ends), tuple(fresh))",
-        "return Joining(Token(newest.epoch, newest.seal, newest.ends), ())",
-        "backfill",
-    ),
-    bug(
         "the watermark is not restored",
         _ENGINE + "opening.py",
         "pipeline.watermarks[name] = {PartitionId(partition): mark for partition, mark in marks.items()}",

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 SUITES: dict[str, tuple[str, ...]] = {
     "simulation": ("tests/unit/test_simulation.py", "-k", "schedules", "--schedules", "4000"),
     "core": ("tests/unit/test_simulation_findings.py", "tests/unit/test_core_rules.py"),
-    "backfill": ("tests/unit/test_backfill.py",),
     "survival": ("tests/unit/test_survival.py",),
     "durability": ("tests/unit/test_durability.py",),
     "contract": ("tests/contract/test_sinks.py", "-k", "(token or move) and not kill"),

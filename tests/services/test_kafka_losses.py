@@ -37,16 +37,13 @@ def bridge(
     start: Literal["earliest", "latest"] = "earliest",
     read: str | None = None,
     options: Mapping[str, str] | None = None,
-    is_copied: bool = False,
 ) -> of.Flow:
-    """topic in -> topic out, and topic copy, which is backfilled."""
+    """topic in -> topic out."""
     cluster = of.kafka("${ONEFOLD_KAFKA}", options=options)
     flow = of.Flow("losses", epoch_rows=10)
     topic = cluster.topic(read or topics.name_in(folder, "in"), start=start)
     events = flow.read(topic, schema=SCHEMA, format="json", name="in")
     events.append(cluster.topic(topics.name_in(folder, "out")), key="id", name="out")
-    if is_copied:
-        events.append(cluster.topic(topics.name_in(folder, "copy")), key="id", name="copy", backfill=True)
     return flow
 
 
@@ -276,26 +273,6 @@ def test_a_delivery_that_outlives_the_transaction_is_done_again(
     bridge(tmp_path, options={"transaction.timeout.ms": "1500"}).run(state=tmp_path / "state")
     assert slept
     assert found(tmp_path) == Counter(range(30))
-
-
-@pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("start", ["earliest", "latest"])
-def test_a_sink_that_is_added_later_is_given_what_was_before(
-    start: Literal["earliest", "latest"], tmp_path: Path
-) -> None:
-    """Not less, and not more: behind the position there are further records already."""
-    made(tmp_path, partitions=2)
-    topics.make({topics.name_in(tmp_path, "copy"): 1})
-    feed(tmp_path, range(-5, 0))
-    bridge(tmp_path, start=start).run(state=tmp_path / "state")
-    feed(tmp_path, range(20))
-    bridge(tmp_path, start=start).run(state=tmp_path / "state")
-    feed(tmp_path, range(20, 30))
-    bridge(tmp_path, start=start, is_copied=True).run(state=tmp_path / "state")
-    feed(tmp_path, range(30, 40))
-    bridge(tmp_path, start=start, is_copied=True).run(state=tmp_path / "state")
-    copied = Counter(json.loads(record.value)["id"] for record in topics.records(topics.name_in(tmp_path, "copy")))
-    assert copied == found(tmp_path) == Counter(range(-5 if start == "earliest" else 0, 40))
 
 
 class Died(BaseException):

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 import onefold as of
-from onefold.engines.embedded.launch import run, start
-from onefold.engines.embedded.runner import Run
+from onefold.engines.embedded.runner import Run, run, start
 from onefold.errors import JournalLocked, OnefoldError, UserCodeError
 from tests.unit.engine_bench import Bench, bench_of
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import click
 from rich.text import Text
@@ -12,7 +12,6 @@ from onefold.cli.exits import Exit
 from onefold.cli.live import ProgressLine, counted
 from onefold.cli.logs import logs_to
 from onefold.cli.stopping import StopSignals
-from onefold.engines.embedded.launch import launch
 from onefold.engines.embedded.runner import Run, Summary
 
 __all__ = ["command"]
@@ -38,14 +37,7 @@ def command(chosen: Chosen, *, once: bool, is_closing: bool, every: float) -> No
     console = errors_to()
     logs = logs_to(console, chosen.plan.flow, as_json=chosen.as_json, is_verbose=is_verbose())
     with logs, StopSignals() as signals:
-        until: Literal["drained"] | None = "drained" if once else None
-        run = launch(
-            chosen.plan,
-            chosen.folder,
-            until=until,
-            close=is_closing,
-            filling=lambda backfill: signals.then(backfill.stop),
-        )
+        run = Run(chosen.plan, chosen.folder, until="drained" if once else None, close=is_closing)
         line = ProgressLine(console, chosen.plan.flow, every_seconds=every, as_json=chosen.as_json)
         with line, run:
             signals.then(run.stop)

@@ -153,17 +153,17 @@ class Flow:
             state: the folder of the journal; else ONEFOLD_STATE, else .onefold beside the module of the flow.
             env_file: KEY=VALUE lines for ${NAME}.
         """
-        from onefold.engines.embedded import launch
+        from onefold.engines.embedded import runner
 
         _load(env_file)
-        return launch.run(self.plan, self.state_folder(state), until=until, close=close)
+        return runner.run(self.plan, self.state_folder(state), until=until, close=close)
 
     def start(self, state: str | Path | None = None, *, env_file: str | Path | None = None) -> Run:
         """Run in threads of this process: `with flow.start() as run: …`. Leaving the block stops cleanly."""
-        from onefold.engines.embedded import launch
+        from onefold.engines.embedded import runner
 
         _load(env_file)
-        return launch.start(self.plan, self.state_folder(state))
+        return runner.start(self.plan, self.state_folder(state))
 
     def status(self, state: str | Path | None = None) -> Status:
         """Epochs, positions, lag, tokens and books, from the state folder."""
@@ -200,13 +200,12 @@ class Flow:
         name: str | None = None,
         guarantee: str | Guarantee | None = None,
         shared: bool = False,
-        backfill: bool = False,
     ) -> None:
         sink = _sink_of(endpoint, mode, key)
         label = str(describe(endpoint))
         own = check_name(name or str(getattr(endpoint, "default_name", "") or mode), "A sink")
         wanted = self._guarantee if guarantee is None else _guarantee(guarantee)
-        output = Output(own, "", sink, label, stream.schema.arrow, mode, wanted, key, latest_by, shared, backfill)
+        output = Output(own, "", sink, label, stream.schema.arrow, mode, wanted, key, latest_by, shared)
         self._check_output(output)
         _refuse_loop(self._plan_through(stream._draft)[0], output)
         drafts = [one.draft for one in self._outputs]

@@ -230,14 +230,11 @@ class Stream:
         name: str | None = None,
         guarantee: str | Guarantee | None = None,
         shared: bool = False,
-        backfill: bool = False,
     ) -> None:
         """Append every row to a sink. Of a windowed aggregate: each window once, when it has closed.
 
         key: columns that messages are keyed by, for sinks whose messages have keys.
         shared: other flows or sinks may write to the same target; if not, a run that finds their token stops there.
-        backfill: when this sink is new and the flow has run before, its next run first reads again, for this sink
-        alone, all that the flow has read, as far as the sources still have it; if not, it begins with what comes next.
         Raises NotSupported for change streams and running aggregates; NameTaken; GuaranteeRefused.
         """
         if self._is_change_stream:
@@ -253,16 +250,7 @@ class Stream:
         keyed = (key,) if isinstance(key, str) else tuple(key)
         for column in keyed:
             columns.existing(column, self._arrow, "key")
-        self._flow._add_output(
-            self,
-            endpoint,
-            mode="append",
-            key=keyed,
-            name=name,
-            guarantee=guarantee,
-            shared=shared,
-            backfill=backfill,
-        )
+        self._flow._add_output(self, endpoint, mode="append", key=keyed, name=name, guarantee=guarantee, shared=shared)
 
     def upsert(
         self,
@@ -273,12 +261,11 @@ class Stream:
         name: str | None = None,
         guarantee: str | Guarantee | None = None,
         shared: bool = False,
-        backfill: bool = False,
     ) -> None:
         """Write each row in the place of the one with the same key; the last in input order wins.
 
         latest_by: the row with the largest value wins instead, whenever it comes; the state holds one value a key,
-        of deleted keys too. shared, backfill: as in `append`. Of a windowed aggregate: updates at every epoch. Raises
+        of deleted keys too. shared: as in `append`. Of a windowed aggregate: updates at every epoch. Raises
         SchemaError, NotSupported, NameTaken, GuaranteeRefused.
         """
         keys = columns.key_columns(key, self._arrow, "upsert")
@@ -297,7 +284,6 @@ class Stream:
             name=name,
             guarantee=guarantee,
             shared=shared,
-            backfill=backfill,
         )
 
     # --------------------------------------------------------------------------------------------------------- inner

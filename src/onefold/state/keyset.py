@@ -122,12 +122,6 @@ class KeySet:
         self._index.reserve(rows)
         self.apply_delta(batches)
 
-    def adopt(self, batches: Iterable[pa.RecordBatch]) -> None:
-        """Take in what another set holds, as a change of this one: it is part of the next `take_delta`."""
-        for batch in batches:
-            self._apply(batch)
-            self._delta.append(batch)
-
     def freeze(self) -> FrozenKeySet:
         """The set as it is now, for a snapshot, in a time that does not grow with it."""
         return FrozenKeySet(self._index.freeze(), self._floor, self._least)

@@ -163,11 +163,6 @@ class KeyedTable:
             self._store(self._conform(batch, self.schema), recorded=False)
             self._tidy(2 * batch.num_rows)
 
-    def adopt(self, batches: Iterable[pa.RecordBatch]) -> None:
-        """Take in what another table holds, as a change of this one: it is part of the next `take_delta`."""
-        for batch in batches:
-            self.upsert(self._conform(batch, self.schema))
-
     def freeze(self) -> FrozenKeyedTable:
         """The table as it is now, for a snapshot, in a time that grows with the number of segments only."""
         return FrozenKeyedTable(self.schema, [segment.freeze() for segment in self._segments.values()])

@@ -24,7 +24,6 @@ from typing import Any
 
 from onefold import disk
 from onefold.clock import SystemClock
-from onefold.engines.embedded.launch import launch
 from onefold.engines.embedded.recovery import adopt
 from onefold.engines.embedded.runner import Run
 from onefold.engines.embedded.status import status
@@ -117,7 +116,7 @@ def live(order: Mapping[str, Any], report: int) -> None:
         state = Path(order["state"])
         if order["adopts"]:
             adopt(plan, state, clock)
-        running = launch(plan, state, until="drained", close=order["close"], trace=note, is_locked=order["is_locked"])
+        running = Run(plan, state, until="drained", close=order["close"], trace=note, is_locked=order["is_locked"])
         fate.running = running
         with running:
             if fate.wants_stop:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from onefold.errors import PlanChanged, SinkChanged
@@ -13,7 +12,6 @@ from onefold.records import SinkEntry
 from onefold.types import EpochNumber, Token
 
 if TYPE_CHECKING:
-    from onefold.engines.embedded.backfill import Joining
     from onefold.engines.embedded.opening import History
 
 __all__ = ["check_plan", "joining_notes", "sink_entries"]
@@ -36,26 +34,17 @@ def check_plan(before: Mapping[str, Any], plan: Plan) -> None:
             )
 
 
-def sink_entries(
-    history: History, outputs: Mapping[str, Output], joinings: Mapping[str, Joining] = MappingProxyType({})
-) -> dict[str, SinkEntry]:
-    """The sinks' entries for the next start record. joinings: of those that were backfilled.
-
-    Raises SinkChanged while epochs wait for a sink that changed.
-    """
+def sink_entries(history: History, outputs: Mapping[str, Output]) -> dict[str, SinkEntry]:
+    """The sinks' entries for the next start record. Raises SinkChanged while epochs wait for a sink that changed."""
     before = dict(history.start.sinks) if history.start else {}
     entries = {name: _entry(history, name, output, before.get(name)) for name, output in outputs.items()}
-    for name, joining in joinings.items():
-        entries[name] = replace(entries[name], base=joining.base, adopts=joining.adopts)
     for name, entry in before.items():
         if name not in outputs:
             entries[name] = entry if entry.retired else _retire(history, name, entry)
     return entries
 
 
-def joining_notes(
-    history: History, entries: Mapping[str, SinkEntry], joinings: Mapping[str, Joining]
-) -> tuple[str, ...]:
+def joining_notes(history: History, entries: Mapping[str, SinkEntry]) -> tuple[str, ...]:
     """What a sink that is new, or new again, does not have. The built-in ones miss nothing that matters."""
     before = dict(history.start.sinks) if history.start else {}
     return tuple(
@@ -64,7 +53,6 @@ def joining_notes(
         if history.head
         and entry.joined > history.head
         and not name.startswith("_")
-        and name not in joinings
         and not entry.retired
         and (name not in before or before[name].joined != entry.joined)
     )
@@ -82,7 +70,7 @@ def _entry(history: History, name: str, output: Output, before: SinkEntry | None
         return replace(before, through=through)
     _demand_drained(history, name, found=shape, expected=before.shape)
     base = _token_held(history, before) if before.shape["target"] == shape["target"] else None
-    return SinkEntry(shape, joined, base, through, adopts=before.adopts)
+    return SinkEntry(shape, joined, base, through)
 
 
 def _retire(history: History, name: str, entry: SinkEntry) -> SinkEntry:

@@ -15,7 +15,7 @@ from onefold.plan import ReadNode, Settings
 from onefold.protocols import Clock, Limit, Source
 from onefold.types import EpochNumber, PartitionId, Position, Skip
 
-__all__ = ["Ingest", "Loss", "Past", "gathering"]
+__all__ = ["Ingest", "Loss", "gathering"]
 
 DECODE_BYTES = 1 << 20
 """Small reads are decoded together, up to so much at once."""
@@ -43,19 +43,6 @@ class Loss:
     error: InputLost
 
 
-@dataclass(frozen=True)
-class Past:
-    """What a flow has read so far, for a sink that is backfilled: by read, up to where, and what the source remembers.
-
-    watermarks: by read and partition. state_key: hex.
-    """
-
-    ends: Mapping[str, Mapping[PartitionId, Position]]
-    memories: Mapping[str, pa.Table]
-    watermarks: Mapping[str, Mapping[PartitionId, int | None]]
-    state_key: str
-
-
 @dataclass
 class _Gathered:
     parts: dict[str, list[DecodedPart]] = field(default_factory=dict)
@@ -73,10 +60,8 @@ class _Gathered:
 class Ingest:
     """Opens the sources and cuts their input into epochs. One thread; state moves on only with what it hands out."""
 
-    def __init__(self, pipeline: Pipeline, ends: Ends, next_epoch: EpochNumber, past: Past | None = None) -> None:
-        """past: read that and no more."""
+    def __init__(self, pipeline: Pipeline, ends: Ends, next_epoch: EpochNumber) -> None:
         self._pipeline = pipeline
-        self._past = past
         self._settings: Settings = pipeline.plan.settings
         self._ends: Ends = {name: dict(ends.get(name, {})) for name in pipeline.readers}
         self._next = next_epoch
@@ -86,7 +71,8 @@ class Ingest:
     def open(self) -> None:
         """Open every source with what it must remember. Raises SourceUnavailable."""
         for name, reader in self._pipeline.readers.items():
-            reader.node.source.open(self._memory(name))
+            memory = self._pipeline.memories.get(name)
+            reader.node.source.open(memory.table() if memory is not None else None)
 
     def close(self) -> None:
         """Close every source."""
@@ -122,11 +108,6 @@ class Ingest:
     def closing(self) -> EpochInput:
         """An epoch without input that closes every window."""
         return replace(self._empty(), is_closing=True)
-
-    def catching_up(self, past: Past) -> EpochInput:
-        """An epoch without input that takes over the watermarks: of a flow whose windows were closed by hand, they say
-        more than its rows."""
-        return replace(self._empty(), watermarks={name: past.watermarks.get(name, {}) for name in self._ends})
 
     def _empty(self) -> EpochInput:
         number = self._next
@@ -172,30 +153,17 @@ class Ingest:
         first = self._next % max(1, len(names))
         return names[first:] + names[:first]
 
-    def _memory(self, name: str) -> pa.Table | None:
-        if self._past is not None:
-            return self._past.memories.get(name)
-        memory = self._pipeline.memories.get(name)
-        return memory.table() if memory is not None else None
-
     def _read(self, name: str, node: ReadNode, gathered: _Gathered) -> None:
         marks = self._ends[name]
         listed = node.source.partitions()
-        until = None if self._past is None else self._past.ends.get(name, {})
-        if until is not None:
-            listed = {partition: listed.get(partition, (None, None)) for partition in until}
         gathered.partitions[name] = tuple(listed)
         gone = [partition for partition in marks if partition not in listed]  # the source says what became of it
         for partition in self._in_turn([*listed, *gone]):
             start = marks[partition] if partition in marks else listed[partition][0]
-            if until is not None and start == until[partition]:
-                marks[partition] = start
-                continue
             while not self._is_full(gathered):
                 limit = Limit(
                     rows=self._settings.epoch_rows - gathered.rows,
                     size_bytes=self._settings.epoch_bytes - gathered.size_bytes,
-                    until=None if until is None else until[partition],
                 )
                 read = node.source.read(partition, start, limit, 0.0 if gathered.has_moved else gathered.wait_seconds)
                 gathered.wait_seconds = 0.0  # the first partition alone waits, so that none waits behind another

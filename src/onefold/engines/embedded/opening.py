@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +16,19 @@ from onefold.chain import Chain
 from onefold.clock import machine_name, new_key, new_seal_id, process_name
 from onefold.course import SinkRule
 from onefold.engines.embedded.archive import Archive
-from onefold.engines.embedded.backfill import Backfill, Joining, due_backfills, partial_nodes
 from onefold.engines.embedded.identity import check_plan, joining_notes, sink_entries
-from onefold.engines.embedded.ingest import Past
-from onefold.engines.embedded.outputs import all_outputs
 from onefold.engines.embedded.pipeline import Pipeline, StateTable
 from onefold.epoch import Recovered
 from onefold.errors import Fenced, FileCorrupt, StateError, StateUnknown
-from onefold.journal import JOURNAL_FILE, SqliteJournal
+from onefold.journal import SqliteJournal
 from onefold.plan import Output, Plan
 from onefold.protocols import Clock, Journal
-from onefold.records import Seal, SinkEntry, Start
+from onefold.records import Seal, Start
 from onefold.spool import FolderSpool
 from onefold.state.snapshots import SnapshotStore
 from onefold.types import Attempt, EpochNumber, Incarnation, PartitionId, RecordNumber
 
-__all__ = [
-    "VERSION",
-    "History",
-    "OpenedFlow",
-    "journal_location",
-    "open_flow",
-    "read_history",
-    "read_past",
-    "where_to_read",
-]
+__all__ = ["VERSION", "History", "OpenedFlow", "journal_location", "open_flow", "read_history", "where_to_read"]
 
 VERSION = "0.1"
 
@@ -97,38 +85,29 @@ def open_flow(
     *,
     is_locked: bool = True,
     adopt: bool = False,
-    state_key: str | None = None,
 ) -> OpenedFlow:
-    """Open the state of `plan` in `folder`. outputs: the plan's and the built-in ones, by name. state_key: of a new
-    flow; None: random.
+    """Open the state of `plan` in `folder`. outputs: the plan's and the built-in ones, by name.
 
-    Raises JournalLocked, Fenced, FileCorrupt, PlanChanged, SinkChanged, BackfillDue, DiskError.
+    Raises JournalLocked, Fenced, FileCorrupt, PlanChanged, SinkChanged, DiskError.
     If killed inside: at most a start record more.
     """
     journal = SqliteJournal(folder, new_id=new_seal_id(), is_locked=is_locked)
     try:
-        return _open(plan, journal, outputs, clock, adopt=adopt, state_key=state_key)
+        return _open(plan, journal, outputs, clock, adopt=adopt)
     except BaseException:
         journal.close()
         raise
 
 
 def _open(
-    plan: Plan,
-    journal: SqliteJournal,
-    outputs: Mapping[str, Output],
-    clock: Clock,
-    *,
-    adopt: bool,
-    state_key: str | None,
+    plan: Plan, journal: SqliteJournal, outputs: Mapping[str, Output], clock: Clock, *, adopt: bool
 ) -> OpenedFlow:
     history = read_history(journal, journal.id)
     before = history.start
     if before is not None:
         check_plan(before.plan, plan)
-    joinings = {output.name: _joining(plan, output, journal.folder, history) for output in due_backfills(history, plan)}
-    entries = sink_entries(history, outputs, joinings)
-    joining = joining_notes(history, entries, joinings)
+    entries = sink_entries(history, outputs)
+    joining = joining_notes(history, entries)
     location = journal_location(journal.path)
     # A copy stays a copy, however often it starts, until a person adopts it (INV-10).
     is_home = adopt or before is None or before.location == location
@@ -137,16 +116,16 @@ def _open(
         location=location if is_home or before is None else before.location,
         plan=plan.shape(),
         sinks=entries,
-        state_key=before.state_key if before else state_key or new_key().hex(),
+        state_key=before.state_key if before else new_key().hex(),
         version=VERSION,
-        partial=partial_nodes(history, plan, entries),
     )
     incarnation = Incarnation(history.last + 1)
     journal.append(RecordNumber(incarnation), start.record())
     history.last, history.latest["start"] = RecordNumber(incarnation), RecordNumber(incarnation)
     history.start, history.incarnation = start, incarnation
     spool = FolderSpool(journal.folder / "spool", incarnation=incarnation)
-    chain = _chain(journal, history)
+    headers = [seal.chain_header(has_payload=seal.epoch > history.freed) for _, seal in history.seals]
+    chain = Chain(journal.id, headers)
     archive = Archive(journal, spool, plan.settings)
     archive.freed = history.freed
     for number, seal in history.seals:
@@ -156,7 +135,6 @@ def _open(
     with _successor_blamed_first(journal, incarnation):
         notes = _load_state(pipeline, snapshots, history, chain, spool)
         spool.sweep(archive.named_files())
-    _adopt_state(pipeline, entries, history, journal.folder, clock)
     rules = tuple(_rule(name, output, entries[name], history) for name, output in outputs.items())
     recovered = Recovered(chain, incarnation, history.settled, rules, may_abort=is_home)
     return OpenedFlow(
@@ -242,58 +220,6 @@ def _rule(name: str, output: Output, entry: Any, history: History) -> SinkRule:
         history.attempts.get(name),
         output.sink.promise.rows_outlive_token,
     )
-
-
-def _joining(plan: Plan, output: Output, folder: Path, history: History) -> Joining:
-    backfill = Backfill.of(plan, output, folder)
-    return backfill.joins(history, _history_in(backfill.folder))
-
-
-def _history_in(folder: Path) -> History:
-    """What the journal of a state folder says; of a folder without one: nothing. Changes nothing."""
-    if not (folder / JOURNAL_FILE).exists():
-        return History("")
-    with contextlib.closing(SqliteJournal(folder, new_id=new_seal_id(), is_locked=False)) as journal:
-        return read_history(journal, journal.id)
-
-
-def read_past(plan: Plan, folder: Path) -> Past:
-    """What the flow has read so far. Changes nothing but that it takes away snapshots nobody trusts.
-
-    Raises JournalLocked while the flow runs, FileCorrupt.
-    """
-    with contextlib.closing(SqliteJournal(folder, new_id=new_seal_id())) as journal:
-        history = read_history(journal, journal.id)
-        start, newest = history.start, history.newest
-        if start is None or newest is None:
-            raise StateUnknown("The flow has read nothing yet.", flow=plan.flow)
-        reads = Pipeline(replace(plan, nodes=plan.reads(), outputs=()), bytes.fromhex(start.state_key))
-        spool = FolderSpool(folder / "spool", incarnation=history.incarnation)
-        snapshots = SnapshotStore(folder / "snapshots", incarnation=history.incarnation)
-        _load_state(reads, snapshots, history, _chain(journal, history), spool)
-        memories = {name: memory.table() for name, memory in reads.memories.items()}
-        return Past(newest.ends, memories, newest.watermarks, start.state_key)
-
-
-def _adopt_state(
-    pipeline: Pipeline, entries: Mapping[str, SinkEntry], history: History, folder: Path, clock: Clock
-) -> None:
-    """What backfills have come to, as part of the next epoch: until that is sealed, every start does this again."""
-    tables = dict(pipeline.tables)
-    for output in pipeline.plan.outputs:
-        entry = entries[output.name]
-        if entry.joined <= history.head or entry.adopts is None:
-            continue
-        backfill = Backfill.of(pipeline.plan, output, folder)
-        opened = open_flow(backfill.plan, backfill.folder, all_outputs(backfill.plan, backfill.folder), clock)
-        with contextlib.closing(opened.journal):
-            for name, table in opened.pipeline.tables.items():
-                if backfill.adopted(entry, name) and name in tables:
-                    tables.pop(name).adopt(table.freeze().blocks())
-
-
-def _chain(journal: SqliteJournal, history: History) -> Chain:
-    return Chain(journal.id, [seal.chain_header(has_payload=seal.epoch > history.freed) for _, seal in history.seals])
 
 
 def _load_state(

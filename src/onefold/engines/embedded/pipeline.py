@@ -60,8 +60,8 @@ Watermarks = dict[str, dict[PartitionId, int | None]]
 class EpochInput:
     """What was read for one epoch.
 
-    partitions: all there were, by read. is_closing: no more rows: windows close. watermarks: those of the whole flow,
-    which this part of it takes over. lost: by read, records that a person gave up, as far as anybody knows how many.
+    partitions: all there were, by read. is_closing: no more rows: windows close. lost: by read, records that a person
+    gave up, as far as anybody knows their number.
     """
 
     number: EpochNumber
@@ -70,7 +70,6 @@ class EpochInput:
     remember: Mapping[str, Sequence[pa.RecordBatch]] = field(default_factory=dict)
     partitions: Mapping[str, Sequence[PartitionId]] = field(default_factory=dict)
     is_closing: bool = False
-    watermarks: Mapping[str, Mapping[PartitionId, int | None]] = field(default_factory=dict)
     lost: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -90,7 +89,7 @@ class EpochResult:
 
 
 StateTable = Any
-"""KeySet, KeyedTable or RowLog: take_delta, apply_delta, load, freeze, schema; adopt, except RowLog."""
+"""KeySet, KeyedTable or RowLog: take_delta, apply_delta, load, freeze, schema."""
 
 
 class Pipeline:
@@ -214,7 +213,6 @@ class _EpochRun:
             total += counts
         if self._epoch.is_closing:
             self._close_all()
-        self._pipe.watermarks.update({name: dict(marks) for name, marks in self._epoch.watermarks.items()})
         return total, pa.concat_tables(letters) if letters else DEAD_SCHEMA.empty_table()
 
     def _admit(self, reader: Reader, marks: dict[PartitionId, int | None]) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from onefold.clock import SystemClock
 from onefold.engines.embedded.ingest import Ingest, gathering
 from onefold.engines.embedded.pipeline import EpochInput, Pipeline
-from onefold.plan import Plan
+from onefold.plan import Node, Plan
 from onefold.types import EpochNumber
 
 __all__ = ["preview"]
@@ -35,7 +35,7 @@ def preview(plan: Plan, node: str, rows: int) -> pa.Table:
     Raises SourceUnavailable, UserCodeError.
     """
     settings = replace(plan.settings, epoch_rows=READ_ROWS, max_dead=1.0)
-    pipeline = Pipeline(replace(plan, settings=settings, nodes=plan.through(node), outputs=()), bytes(16))
+    pipeline = Pipeline(replace(plan, settings=settings, nodes=_through(plan, node), outputs=()), bytes(16))
     ingest = Ingest(pipeline, {}, EpochNumber(1))
     deadline = CLOCK.monotonic() + MOST_SECONDS
     ingest.open()
@@ -52,3 +52,12 @@ def preview(plan: Plan, node: str, rows: int) -> pa.Table:
 
 def _gather(ingest: Ingest, wait_seconds: float) -> EpochInput | None:
     return ingest.next(wait_seconds, gathering(CLOCK, GATHER_SECONDS, Event().wait, until_idle=True))
+
+
+def _through(plan: Plan, name: str) -> tuple[Node, ...]:
+    """The node and those above it."""
+    wanted = {name}
+    for node in reversed(plan.nodes):  # a node stands after its inputs
+        if node.name in wanted:
+            wanted |= {*node.inputs}
+    return tuple(node for node in plan.nodes if node.name in wanted)

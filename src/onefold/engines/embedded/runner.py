@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from onefold.clock import SystemClock, new_seal_id
 from onefold.engines.embedded.conductor import Conductor, Trace
 from onefold.engines.embedded.examination import demand_settings
-from onefold.engines.embedded.ingest import Ingest, Loss, Past, gathering
+from onefold.engines.embedded.ingest import Ingest, Loss, gathering
 from onefold.engines.embedded.opening import OpenedFlow, open_flow, where_to_read
 from onefold.engines.embedded.outputs import all_outputs
 from onefold.engines.embedded.pipeline import EpochInput
@@ -30,7 +30,7 @@ from onefold.protocols import Clock
 from onefold.steps import DrainAsked, StopAsked
 from onefold.types import EpochNumber
 
-__all__ = ["Progress", "Run", "Status", "Summary", "status"]
+__all__ = ["Progress", "Run", "Status", "Summary", "run", "start", "status"]
 
 LOG = logging.getLogger("onefold")
 
@@ -83,6 +83,31 @@ class Summary:
         return not self.behind and not self.stopped_sinks
 
 
+def run(
+    plan: Plan,
+    folder: Path,
+    *,
+    until: Literal["drained"] | None = None,
+    close: bool = False,
+    trace: Trace | None = None,
+) -> Summary:
+    """Run until drained (or until it fails, or is stopped by KeyboardInterrupt).
+
+    close: at the end of the input, close open windows. Raises what stops the flow: nothing is lost by running again.
+    """
+    with Run(plan, folder, until=until, close=close, trace=trace) as running:
+        try:
+            return running.wait()
+        except KeyboardInterrupt:
+            running.stop()
+            return running.wait()
+
+
+def start(plan: Plan, folder: Path) -> Run:
+    """Start in the background; the result is a context manager that stops it."""
+    return Run(plan, folder).__enter__()
+
+
 class Run:
     """A flow that is running: three threads of its own and one a sink."""
 
@@ -94,27 +119,22 @@ class Run:
         until: Literal["drained"] | None = None,
         close: bool = False,
         skipping: Sequence[Loss] = (),
-        past: Past | None = None,
         trace: Trace | None = None,
         clock: Clock | None = None,
         is_locked: bool = True,
     ) -> None:
         """Open the flow: everything that can be wrong with its state is raised here. Nothing is read yet.
 
-        skipping: read nothing, but seal that these losses are accepted, and end. past: of another run of the flow: read
-        that, and end. Raises BackfillDue, which `launch` knows how to mend, and what `open_flow` raises.
+        skipping: read nothing, but seal that these losses are accepted, and end.
         """
         demand_settings(plan)
         refuse_unkept(plan)
         self._clock = clock or SystemClock()
         outputs = all_outputs(plan, folder)
-        state_key = past.state_key if past is not None else None
-        self._opened: OpenedFlow = open_flow(
-            plan, folder, outputs, self._clock, is_locked=is_locked, state_key=state_key
-        )
-        self._until, self._close, self._skipping, self._past = until, close, skipping, past
+        self._opened: OpenedFlow = open_flow(plan, folder, outputs, self._clock, is_locked=is_locked)
+        self._until, self._close, self._skipping = until, close, skipping
         self._conductor = Conductor(self._opened, ThreadWorkers(), self._clock, trace=trace)
-        self._ingest = Ingest(self._opened.pipeline, *where_to_read(self._opened), past)
+        self._ingest = Ingest(self._opened.pipeline, *where_to_read(self._opened))
         self._pacer = SnapshotPacer(self._opened)
         self._to_compute: queue.Queue[EpochInput | None] = queue.Queue(READ_AHEAD_EPOCHS)
         self._computed: queue.Queue[Draft | None] = queue.Queue(READ_AHEAD_EPOCHS)
@@ -179,11 +199,6 @@ class Run:
         )
 
     @property
-    def is_stopping(self) -> bool:
-        """Whether it was told to stop."""
-        return self._stopping.is_set()
-
-    @property
     def is_running(self) -> bool:
         """Whether it has not ended yet."""
         return self._threads[-1].is_alive()
@@ -221,8 +236,6 @@ class Run:
                     self._put(self._to_compute, epoch)
                 elif self._until == "drained" and self._ingest.is_idle:
                     break
-            if self._past is not None and not self._stopping.is_set():
-                self._put(self._to_compute, self._ingest.catching_up(self._past))
             if self._close and not self._stopping.is_set():
                 self._put(self._to_compute, self._ingest.closing())
         finally:
