@@ -59,6 +59,8 @@ class Start:
     """A process begins: who, where, under which plan, with which sinks.
 
     location: where the journal stood; another one means a moved or copied journal. state_key: hex, for state hashes.
+    since: by state table, the epoch after which it began; what is older under its name is of a step that was removed.
+    removed: reads that the flow had, and whose positions are forgotten.
     """
 
     process: Mapping[str, Any]
@@ -67,6 +69,8 @@ class Start:
     sinks: Mapping[str, SinkEntry]
     state_key: str
     version: str
+    since: Mapping[str, EpochNumber] | None = None
+    removed: tuple[str, ...] = ()
 
     def record(self) -> JournalRecord:
         """For the journal."""
@@ -74,7 +78,8 @@ class Start:
 
     def to_json(self) -> dict[str, Any]:
         """The header of its record; a settle record carries it on, so that the start record can go."""
-        return {**vars(self), "sinks": {name: entry.to_json() for name, entry in self.sinks.items()}}
+        sinks = {name: entry.to_json() for name, entry in self.sinks.items()}
+        return {**vars(self), "sinks": sinks, "removed": list(self.removed)}
 
     @staticmethod
     def of(record: JournalRecord) -> Start:
@@ -85,7 +90,7 @@ class Start:
     def from_json(header: Mapping[str, Any]) -> Start:
         """The inverse of `to_json`."""
         sinks = {name: SinkEntry.from_json(entry) for name, entry in header["sinks"].items()}
-        return Start(**{**header, "sinks": sinks})
+        return Start(**{**header, "sinks": sinks, "removed": tuple(header.get("removed", ()))})
 
 
 @dataclass(frozen=True)

@@ -183,11 +183,13 @@ def json_rows(folder: Path) -> list[tuple[Any, ...]]:
 
 
 def console_rows(file: Path) -> list[tuple[Any, ...]]:
-    """Rows printed whole: name=value, two spaces between."""
+    """Rows printed whole: name=value, two spaces between. A killed process leaves a torn one, without a line end, and
+    the next process prints behind it."""
     found = []
     for line in file.read_text("utf-8").splitlines(keepends=True) if file.exists() else ():
-        fields = dict(part.partition("=")[::2] for part in line.strip().split("  "))
-        if line.endswith("\n") and set(fields) == set(COLUMNS):
+        whole = line[max(line.rfind(f"{COLUMNS[0]}="), 0) :]
+        fields = dict(part.partition("=")[::2] for part in whole.strip().split("  "))
+        if line.endswith("\n") and list(fields) == list(COLUMNS):
             found.append(typed(tuple(fields[name] for name in COLUMNS)))
     return found
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from onefold.testing.harness import ForkServer, Schedule, at_every_step, chosen, play, run_schedules, steps_of
+from tests.crash import oracle
 from tests.crash.oracle import Count
 from tests.crash.subjects import AT_LEAST_ONCE, AT_MOST_ONCE, WEAKER_SINKS
 
@@ -55,3 +56,10 @@ def test_at_most_once_loses_at_most_what_it_says_and_repeats_nothing(
         assert isinstance(result.judgement, Count)
         lost = sum(result.judgement.sinks[sink][0] for sink in WEAKER_SINKS)
         assert lost <= sum(result.ends[-1]["given_up"].values()), str(result.schedule)
+
+
+def test_a_torn_line_makes_no_row_of_two(tmp_path: Path) -> None:
+    """The process that printed the first was killed in the middle of a name."""
+    whole = "event_id=e93  merchant=m1  amount=5.38  paid_at=2024-01-01 00:55:53\n"
+    (tmp_path / "printed").write_text(f"event_id=e83  merchant={whole}event_id=e94  merch")
+    assert [row[:2] for row in oracle.console_rows(tmp_path / "printed")] == [("e93", "m1")]

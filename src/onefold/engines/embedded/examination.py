@@ -81,7 +81,7 @@ def _journal(plan: Plan, folder: Path, what: str) -> CheckResult:
     try:
         history, _ = history_of(plan.flow, folder)
         if history.start is not None:
-            check_plan(history.start.plan, plan)
+            check_plan(history.start, plan)
         sink_entries(history, all_outputs(plan, folder))
     except OnefoldError as error:
         found = f"{error.summary} {error.found or ''}".strip()

@@ -8,18 +8,29 @@ from typing import TYPE_CHECKING, Any
 
 from onefold.errors import PlanChanged, SinkChanged
 from onefold.plan import Output, Plan
-from onefold.records import SinkEntry
+from onefold.records import SinkEntry, Start
 from onefold.types import EpochNumber, Token
 
 if TYPE_CHECKING:
     from onefold.engines.embedded.opening import History
 
-__all__ = ["check_plan", "joining_notes", "sink_entries"]
+__all__ = ["check_plan", "joining_notes", "removed_reads", "sink_entries"]
 
 
-def check_plan(before: Mapping[str, Any], plan: Plan) -> None:
-    """Nodes that stay must be what they were; new ones begin empty. Raises PlanChanged with the difference."""
-    now = plan.shape()
+def check_plan(start: Start, plan: Plan) -> None:
+    """Nodes that stay must be what they were; new ones begin empty. Raises PlanChanged with the difference.
+
+    A read that was removed does not come back: it would begin anew, and what it had read be written a second time.
+    """
+    before, now = start.plan, plan.shape()
+    for read in plan.reads():
+        if read.name in start.removed:
+            raise PlanChanged(
+                f"The read {read.name} was removed from this flow, and with it the knowledge of what it had read.",
+                flow=plan.flow,
+                node=read.name,
+                next_step="Give it another name and sinks of its own: it then reads everything.",
+            )
     if before["commit"] != now["commit"]:
         raise PlanChanged(flow=plan.flow, found=f"commit={now['commit']}", expected=f"commit={before['commit']}")
     nodes: Any = now["nodes"]
@@ -32,6 +43,15 @@ def check_plan(before: Mapping[str, Any], plan: Plan) -> None:
                 found=", ".join(f"{field} = {nodes[name].get(field)}" for field in changed),
                 expected=", ".join(f"{field} = {shape[field]}" for field in changed),
             )
+
+
+def removed_reads(history: History, plan: Plan) -> tuple[str, ...]:
+    """The reads that the flow had and has no more. One that has read nothing leaves nothing behind."""
+    start, kept = history.start, {read.name for read in plan.reads()}
+    if start is None:
+        return ()
+    had = {name for name, shape in start.plan["nodes"].items() if not shape["inputs"]} if history.head else set()
+    return tuple(sorted(had.union(start.removed) - kept))
 
 
 def sink_entries(history: History, outputs: Mapping[str, Output]) -> dict[str, SinkEntry]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from onefold.chain import Chain
 from onefold.clock import machine_name, new_key, new_seal_id, process_name
 from onefold.course import SinkRule
 from onefold.engines.embedded.archive import Archive
-from onefold.engines.embedded.identity import check_plan, joining_notes, sink_entries
+from onefold.engines.embedded.identity import check_plan, joining_notes, removed_reads, sink_entries
 from onefold.engines.embedded.pipeline import Pipeline, StateTable
 from onefold.epoch import Recovered
 from onefold.errors import Fenced, FileCorrupt, StateError, StateUnknown
@@ -105,7 +105,7 @@ def _open(
     history = read_history(journal, journal.id)
     before = history.start
     if before is not None:
-        check_plan(before.plan, plan)
+        check_plan(before, plan)
     entries = sink_entries(history, outputs)
     joining = joining_notes(history, entries)
     location = journal_location(journal.path)
@@ -119,6 +119,8 @@ def _open(
         state_key=before.state_key if before else new_key().hex(),
         version=VERSION,
     )
+    pipeline = Pipeline(plan, bytes.fromhex(start.state_key))
+    start = replace(start, since=_state_begins(history, pipeline.tables), removed=removed_reads(history, plan))
     incarnation = Incarnation(history.last + 1)
     journal.append(RecordNumber(incarnation), start.record())
     history.last, history.latest["start"] = RecordNumber(incarnation), RecordNumber(incarnation)
@@ -130,7 +132,6 @@ def _open(
     archive.freed = history.freed
     for number, seal in history.seals:
         archive.add(number, seal, hold=False)
-    pipeline = Pipeline(plan, bytes.fromhex(start.state_key))
     snapshots = SnapshotStore(journal.folder / "snapshots", incarnation=incarnation)
     with _successor_blamed_first(journal, incarnation):
         notes = _load_state(pipeline, snapshots, history, chain, spool)
@@ -222,12 +223,24 @@ def _rule(name: str, output: Output, entry: Any, history: History) -> SinkRule:
     )
 
 
+def _state_begins(history: History, tables: Mapping[str, StateTable]) -> dict[str, EpochNumber]:
+    """By table, the epoch after which its state began: for one that the process before did not have, the head."""
+    before = history.start
+    if before is None:
+        return dict.fromkeys(tables, EpochNumber(0))
+    known = before.since
+    if known is None:  # written before this was: only steps have a name there
+        known = {name: EpochNumber(0) for name in tables if ":" in name or name in before.plan["nodes"]}
+    return {name: known.get(name, history.head) for name in tables}
+
+
 def _load_state(
     pipeline: Pipeline, snapshots: SnapshotStore, history: History, chain: Chain, spool: FolderSpool
 ) -> tuple[str, ...]:
     """The newest sound snapshot, then the deltas after it."""
     snapshots.discard_after(history.head)
     tables = pipeline.tables
+    since = (history.start.since if history.start else None) or {}
     loaded = snapshots.load_latest(history.head)
     begin = EpochNumber(0)
     if loaded is not None:
@@ -241,11 +254,13 @@ def _load_state(
             )
         begin = loaded.epoch
         for name, table in loaded.tables.items():
-            if name in tables:
+            if name in tables and loaded.epoch > since.get(name, 0):
                 tables[name].load(table.blocks(), rows=table.rows)
     for _, seal in history.seals:
         if seal.epoch > begin:
-            _apply_deltas(tables, seal, spool)
+            _apply_deltas(
+                {name: table for name, table in tables.items() if seal.epoch > since.get(name, 0)}, seal, spool
+            )
     if history.newest is not None:
         for name, marks in history.newest.watermarks.items():
             if name in pipeline.watermarks:
