@@ -44,8 +44,7 @@ class SourcePromise:
 class Limit:
     """How much one read may return; a read may return less, and at least one record if there is one.
 
-    until: stop before this position and give it as the next one when nothing is left before it (Spark names the end
-    beforehand); None: as far as the limits go.
+    until: stop before this position (Spark names the end beforehand); None: as far as the limits go.
     """
 
     rows: int
