@@ -1,0 +1,165 @@
+"""`of.postgres(url)`: which server, as whom, and what every session of ours has set.
+
+Nothing here connects before it is asked to. A password never leaves the client's own argument.
+Source: PostgreSQL's documentation, chapters Connection Strings and Client Connection Defaults.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from onefold.errors import BuildError, ExtraMissing, SinkRefused, SinkUnavailable, SourceRefused, SourceUnavailable
+from onefold.settings import names_in, resolve, show
+
+__all__ = ["Server", "psycopg"]
+
+CONNECT_SECONDS = 10
+
+LOCK_SECONDS = 30
+"""How long a statement waits for a lock of somebody else before the sink counts as unavailable."""
+
+SCHEMES = ("postgresql", "postgres")
+
+_HOPELESS = {
+    "28P01": "the password is wrong",
+    "28000": "the server does not let this user in",
+    "3D000": "there is no such database",
+    "42501": "this user lacks a permission",
+    "3F000": "there is no such schema",
+}
+"""SQLSTATEs that no later try mends."""
+
+
+def psycopg() -> Any:
+    """The client. Raises ExtraMissing."""
+    try:
+        import psycopg as client
+    except ImportError as error:
+        raise ExtraMissing("PostgreSQL needs psycopg.", next_step="pip install 'onefold[postgres]'") from error
+    return client
+
+
+@dataclass(frozen=True)
+class Server:
+    """A database of a server.
+
+    url: postgresql://user:password@host:port/database?options, as libpq knows it; may hold ${NAME}. tokens: the schema
+    of the table of tokens, which is made when it is missing.
+    """
+
+    url: str = field(repr=False)
+    tokens: str = "onefold"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.url, str) or not self.url.strip():
+            raise BuildError(
+                "Which database?", found=repr(self.url), expected='for instance "postgresql://user@host/db"'
+            )
+        if not names_in(self.url) and urlsplit(self.url).scheme not in SCHEMES:
+            raise BuildError(
+                "This is no URL of PostgreSQL.",
+                found=self.label,
+                expected="postgresql://user:password@host:port/database",
+            )
+
+    @property
+    def label(self) -> str:
+        """postgres(url), references unexpanded, without a password that was written out."""
+        return f"postgres({without_password(show(self.url))})"
+
+    @property
+    def target(self) -> str:
+        """Names the database in a sink's fingerprint: host, port and database, or the text that refers to them."""
+        if names_in(self.url):
+            return show(self.url)
+        parts = urlsplit(self.url)
+        return f"{parts.hostname or ''}:{parts.port or 5432}{parts.path}"
+
+    @contextlib.contextmanager
+    def session(self, error: type[SinkUnavailable | SourceUnavailable]) -> Iterator[Any]:
+        """A psycopg connection in autocommit. Raises `error`, or SinkRefused or SourceRefused when trying again is
+        useless, SettingMissing."""
+        connection = self.connect(error)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def connect(self, error: type[SinkUnavailable | SourceUnavailable]) -> Any:
+        """See `session`; the caller closes it."""
+        client = psycopg()
+        try:
+            return client.connect(
+                resolve(self.url, used_in=self.label),
+                autocommit=True,
+                prepare_threshold=None,
+                connect_timeout=CONNECT_SECONDS,
+                client_encoding="utf8",
+                application_name="onefold",
+                options=_session_options(),
+            )
+        except client.Error as found:
+            raise self.failure(found, error) from None
+
+    def failure(self, found: Any, error: type[SinkUnavailable | SourceUnavailable], **where: Any) -> Exception:
+        """What to raise for an error of the client that happened before anything could have landed."""
+        why = _HOPELESS.get(str(found.sqlstate)) or next(
+            (text for text in _HOPELESS.values() if found.sqlstate is None and _says(found, text)), None
+        )
+        refused = SinkRefused if error is SinkUnavailable else SourceRefused
+        if why is not None:
+            return refused(f"{self.label} cannot be used: {why}.", found=self.clean(str(found)), **where)
+        return error(f"{self.label} does not answer.", found=self.clean(str(found)), **where)
+
+    def clean(self, text: str) -> str:
+        """A text of the client's without the password, should it hold one."""
+        with contextlib.suppress(Exception):
+            password = urlsplit(resolve(self.url)).password
+            if password:
+                text = text.replace(password, "(hidden)")
+        return text.strip()
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown; of a text that is none, the text."""
+    try:
+        parts = urlsplit(url)
+        password = parts.password
+    except ValueError:
+        return url
+    if password is None or names_in(password):
+        return url
+    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{password}@", ":(hidden)@", 1)))
+
+
+_FATAL_TEXTS = {
+    "the password is wrong": "password authentication failed",
+    "the server does not let this user in": "no pg_hba.conf entry",
+    "there is no such database": "does not exist",
+}
+
+
+def _says(found: Any, why: str) -> bool:
+    """Errors of connecting have no SQLSTATE in libpq, only the server's text."""
+    text = _FATAL_TEXTS.get(why)
+    return text is not None and "FATAL" in str(found) and text in str(found)
+
+
+def _session_options() -> str:
+    """The same sums and texts for everybody, durable commits, and no wait for ever."""
+    wanted = {
+        "TimeZone": "UTC",
+        "DateStyle": "ISO",
+        "IntervalStyle": "iso_8601",
+        "extra_float_digits": "1",
+        "default_transaction_isolation": "read\\ committed",
+        "default_transaction_read_only": "off",
+        "lock_timeout": f"{LOCK_SECONDS}s",
+        "statement_timeout": "0",
+        "idle_in_transaction_session_timeout": "0",
+    }
+    return " ".join(f"-c {name}={value}" for name, value in wanted.items())

@@ -1,0 +1,314 @@
+"""SQL of the PostgreSQL sink: its token, the table that it writes to, its rows. No transaction begins or ends here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from onefold.connectors.postgres.types import declared_type, keeps_exactly, quoted
+from onefold.connectors.spooling import OP_COLUMN, refuse_token, same_token, stored_schema
+from onefold.errors import SchemaError, SinkRefused
+from onefold.types import Binding, EpochNumber, SealId, Token, TokenMove
+
+__all__ = [
+    "TableName", "demand_table", "ensure_token_row", "ensure_tokens", "is_gone", "make_table", "merge", "move_token",
+    "others", "read_token", "staging_table",
+]  # fmt: skip
+
+_STAGE = '"_onefold_stage"'
+_LOCK = 8_021_714_355_092_310_017
+"""An advisory lock of ours: CREATE … IF NOT EXISTS fails when two do it at once."""
+
+
+@dataclass(frozen=True)
+class TableName:
+    """A table, the schema of the tokens, and how it is shown."""
+
+    schema: str
+    name: str
+    tokens_schema: str
+    label: str
+
+    @property
+    def qualified(self) -> str:
+        """As SQL reads it."""
+        return f"{quoted(self.schema)}.{quoted(self.name)}"
+
+    @property
+    def tokens(self) -> str:
+        """The table of tokens."""
+        return f'{quoted(self.tokens_schema)}."_onefold_tokens"'
+
+
+# --------------------------------------------------------------------------------------------------------------- token
+
+
+def ensure_tokens(connection: Any, table: TableName) -> None:
+    """Make the table of tokens, unless it is there."""
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+    if connection.execute("SELECT to_regclass(%s)", [table.tokens]).fetchone()[0] is None:
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(table.tokens_schema)}")
+        connection.execute(
+            f"CREATE TABLE {table.tokens} (flow text NOT NULL, lane text NOT NULL, sink text NOT NULL, "
+            "epoch bigint NOT NULL, seal text NOT NULL, ends text NOT NULL, target text, "
+            "PRIMARY KEY (flow, lane, sink))"
+        )
+
+
+def ensure_token_row(connection: Any, table: TableName, binding: Binding) -> Token | None:
+    """The sink's token, its row locked: whoever was moving it has ended, one way or the other.
+
+    The row is there from the first opening on, because a row that another transaction is about to insert can be
+    neither seen nor waited for.
+    """
+    owner = _owner(binding)
+    connection.execute(
+        f"INSERT INTO {table.tokens} (flow, lane, sink, epoch, seal, ends) VALUES (%s, %s, %s, 0, '', '') "
+        "ON CONFLICT (flow, lane, sink) DO NOTHING",
+        owner,
+    )
+    return read_token(connection, table, binding, is_locked=True)
+
+
+def read_token(connection: Any, table: TableName, binding: Binding, *, is_locked: bool = False) -> Token | None:
+    """The sink's token."""
+    row = connection.execute(
+        f"SELECT epoch, seal, ends FROM {table.tokens} WHERE flow = %s AND lane = %s AND sink = %s"
+        + (" FOR UPDATE" if is_locked else ""),
+        _owner(binding),
+    ).fetchone()
+    if row is None or not row[0]:
+        return None
+    return Token(EpochNumber(row[0]), SealId(row[1]), Token.from_json(row[2]).ends)
+
+
+def move_token(connection: Any, table: TableName, binding: Binding, move: TokenMove) -> None:
+    """Compare-and-set: the first statement of the transaction, for it also waits for whoever else moves it.
+
+    Raises TokenRefused.
+    """
+    epoch, seal = (move.expected.epoch, move.expected.seal) if move.expected else (0, "")
+    moved = connection.execute(
+        f"UPDATE {table.tokens} SET epoch = %s, seal = %s, ends = %s, target = %s "
+        "WHERE flow = %s AND lane = %s AND sink = %s AND epoch = %s AND seal = %s",
+        [move.new.epoch, move.new.seal, move.new.to_json(), table.qualified, *_owner(binding), epoch, seal],
+    )
+    if moved.rowcount != 1:
+        found = read_token(connection, table, binding)
+        raise refuse_token(binding, None if same_token(found, move.expected) else found, move.expected)
+
+
+def others(connection: Any, table: TableName, binding: Binding) -> Sequence[tuple[str, str, str]]:
+    """(flow, lane, sink) of every other token for this table."""
+    rows = connection.execute(f"SELECT flow, lane, sink FROM {table.tokens} WHERE target = %s", [table.qualified])
+    return [row for row in rows.fetchall() if list(row) != _owner(binding)]
+
+
+def is_gone(connection: Any, table: TableName, binding: Binding) -> bool:
+    """Whether the token was moved with rows of this table, and the table is not there."""
+    moved = connection.execute(
+        f"SELECT 1 FROM {table.tokens} WHERE flow = %s AND lane = %s AND sink = %s AND target = %s AND epoch > 0",
+        [*_owner(binding), table.qualified],
+    ).fetchone()
+    return moved is not None and not _is_there(connection, table)
+
+
+def _owner(binding: Binding) -> list[str]:
+    return [binding.flow, binding.lane, binding.sink]
+
+
+# -------------------------------------------------------------------------------------------------------------- schema
+
+
+def make_table(connection: Any, table: TableName, binding: Binding) -> None:
+    """Create the table from the stream's schema, with a unique index over the key of an upsert, unless it is there."""
+    if _is_there(connection, table):
+        return
+    schema = stored_schema(binding)
+    columns = [f"{quoted(field.name)} {declared_type(field, table.label)}" for field in schema]
+    if binding.mode == "upsert":
+        columns.append(f"UNIQUE NULLS NOT DISTINCT ({', '.join(map(quoted, binding.key))})")
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(table.schema)}")
+    connection.execute(f"CREATE TABLE {table.qualified} ({', '.join(columns)})")
+
+
+def demand_table(connection: Any, table: TableName, binding: Binding) -> bool:
+    """Whether every column has the type that we declare, so that rows can be copied into it as they are.
+
+    Raises SchemaError, SinkRefused: no table, a missing column, a type that would change values, a column that must be
+    given and is not, no unique key, a key under a collation that takes different texts for one.
+    """
+    if not _is_there(connection, table):
+        raise SinkRefused(
+            f"{table.label} does not exist.",
+            next_step="Make the table, or say create=True to have it made from the stream's schema.",
+            sink=binding.sink,
+        )
+    found = _columns(connection, table)
+    is_plain = True
+    for field in stored_schema(binding):
+        declared = declared_type(field, table.label)
+        there = found.get(field.name)
+        if there is None or there.is_computed:
+            raise _misfit(table, binding, field.name, "no such column" if there is None else "a computed one", declared)
+        if not keeps_exactly(declared, there.kind):
+            raise _misfit(table, binding, field.name, there.kind, declared)
+        is_plain &= there.kind == declared
+    ours = set(stored_schema(binding).names)
+    for name, column in found.items():
+        if name not in ours and column.must_be_given:
+            raise _misfit(table, binding, name, "NOT NULL without a default", "a column that may be left out")
+    if binding.mode == "upsert":
+        _demand_key(connection, table, binding, found)
+    return is_plain
+
+
+@dataclass(frozen=True)
+class _Column:
+    kind: str
+    must_be_given: bool
+    is_computed: bool
+    is_not_null: bool
+    is_deterministic: bool
+
+
+def _is_there(connection: Any, table: TableName) -> bool:
+    row = connection.execute(
+        "SELECT 1 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
+        "WHERE nspname = %s AND relname = %s AND relkind IN ('r', 'p')",
+        [table.schema, table.name],
+    ).fetchone()
+    return row is not None
+
+
+def _columns(connection: Any, table: TableName) -> dict[str, _Column]:
+    rows = connection.execute(
+        """
+        SELECT attname, format_type(atttypid, atttypmod), attnotnull, atthasdef OR attidentity <> '',
+               attgenerated <> '' OR attidentity = 'a', coalesce(collisdeterministic, true)
+               AND format_type(atttypid, NULL) <> 'citext'
+        FROM pg_attribute LEFT JOIN pg_collation ON pg_collation.oid = attcollation
+        WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped
+        """,
+        [table.qualified],
+    ).fetchall()
+    return {
+        name: _Column(kind, is_not_null and not has_default, is_computed, is_not_null, is_deterministic)
+        for name, kind, is_not_null, has_default, is_computed, is_deterministic in rows
+    }
+
+
+def _demand_key(connection: Any, table: TableName, binding: Binding, found: dict[str, _Column]) -> None:
+    for name in binding.key:
+        if not found[name].is_deterministic:
+            raise _misfit(table, binding, name, "a collation that takes different texts for one", "a deterministic one")
+    indexes = connection.execute(
+        """
+        SELECT array_agg(attname ORDER BY attname)::text[]
+        FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
+        WHERE indrelid = %s::regclass AND indisunique AND indisvalid AND indpred IS NULL AND indexprs IS NULL
+              AND indimmediate
+        GROUP BY indexrelid
+        """,
+        [table.qualified],
+    ).fetchall()
+    if sorted(binding.key) not in [sorted(names) for (names,) in indexes]:
+        key = ", ".join(map(quoted, binding.key))
+        raise SchemaError(
+            f"{table.label} has no unique key of the upsert's columns.",
+            found="; ".join(", ".join(names) for (names,) in indexes) or "no unique index",
+            expected=f"a primary key or a unique index over exactly {', '.join(binding.key)}",
+            next_step=f"ALTER TABLE {table.qualified} ADD PRIMARY KEY ({key})",
+            sink=binding.sink,
+        )
+
+
+def _misfit(table: TableName, binding: Binding, column: str, found: str, expected: str) -> SchemaError:
+    return SchemaError(
+        f"Column {column} of {table.label} is not what the flow writes.",
+        found=found,
+        expected=expected,
+        next_step="Change the flow's select, or alter the table.",
+        sink=binding.sink,
+        column=column,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------- rows
+
+
+def staging_table(connection: Any, table: TableName, schema: pa.Schema) -> str:
+    """A temporary table of the declared types, gone with the transaction."""
+    columns = ", ".join(f"{quoted(field.name)} {declared_type(field, table.label)}" for field in schema)
+    connection.execute(f"CREATE TEMPORARY TABLE {_STAGE} ({columns}) ON COMMIT DROP")
+    return _STAGE
+
+
+def merge(connection: Any, table: TableName, binding: Binding, stage: str) -> None:
+    """Put the staged rows into the table: as they are, or, one a key, in the place of those with the same key.
+
+    NULL is a key value like any other, though a unique index takes two of them for different.
+    """
+    names = stored_schema(binding).names
+    columns = ", ".join(map(quoted, names))
+    if binding.mode == "append":
+        connection.execute(f"INSERT INTO {table.qualified} ({columns}) SELECT {columns} FROM {stage}")
+        return
+    sql = _MergeSql(table, binding, stage)
+    for statement in sql.deletes() if OP_COLUMN in binding.schema.names else ():
+        connection.execute(statement)
+    connection.execute(sql.upsert_of_whole_keys())
+    for statement in sql.upserts_of_keys_with_null():
+        connection.execute(statement)
+
+
+class _MergeSql:
+    """The statements of an upsert. Whole keys go through the unique index; the few with a NULL are compared one by one."""
+
+    def __init__(self, table: TableName, binding: Binding, stage: str) -> None:
+        self._target = f"{table.qualified} AS target"
+        self._fresh = f"{stage} AS fresh"
+        names = stored_schema(binding).names
+        self._others = [quoted(name) for name in names if name not in binding.key]
+        self._key = ", ".join(map(quoted, binding.key))
+        self._columns, self._values = (
+            ", ".join(map(quoted, names)),
+            ", ".join(f"fresh.{quoted(name)}" for name in names),
+        )
+        each = [(f"target.{quoted(name)}", f"fresh.{quoted(name)}") for name in binding.key]
+        self._is_equal = " AND ".join(f"{left} = {right}" for left, right in each)
+        self._is_same = " AND ".join(f"{left} IS NOT DISTINCT FROM {right}" for left, right in each)
+        self._is_whole = "(" + " AND ".join(f"{right} IS NOT NULL" for _, right in each) + ")"
+        self._is_kept = f"fresh.{quoted(OP_COLUMN)} <> 'delete'" if OP_COLUMN in binding.schema.names else "TRUE"
+
+    def deletes(self) -> tuple[str, str]:
+        """What is deleted and not written again."""
+        delete = f"DELETE FROM {self._target} USING {self._fresh} WHERE NOT ({self._is_kept}) AND"
+        return (
+            f"{delete} {self._is_whole} AND {self._is_equal}",
+            f"{delete} NOT {self._is_whole} AND {self._is_same}",
+        )
+
+    def upsert_of_whole_keys(self) -> str:
+        """One statement, so that a foreign writer of the same key is waited for and not collided with."""
+        changes = ", ".join(f"{name} = excluded.{name}" for name in self._others)
+        return (
+            f"INSERT INTO {self._target} ({self._columns}) SELECT {self._values} FROM {self._fresh} "
+            f"WHERE {self._is_whole} AND {self._is_kept} "
+            f"ON CONFLICT ({self._key}) DO " + (f"UPDATE SET {changes}" if changes else "NOTHING")
+        )
+
+    def upserts_of_keys_with_null(self) -> tuple[str, ...]:
+        """Update those that are there, insert the others."""
+        where = f"NOT {self._is_whole} AND {self._is_kept}"
+        changes = ", ".join(f"{name} = fresh.{name}" for name in self._others)
+        insert = (
+            f"INSERT INTO {self._target} ({self._columns}) SELECT {self._values} FROM {self._fresh} "
+            f"WHERE {where} AND NOT EXISTS (SELECT FROM {self._target} WHERE {self._is_same})"
+        )
+        if not changes:
+            return (insert,)
+        return (f"UPDATE {self._target} SET {changes} FROM {self._fresh} WHERE {where} AND {self._is_same}", insert)
