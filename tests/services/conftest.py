@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from onefold.testing.harness import ForkServer
-from services import kafka
+from services import kafka, postgres
 from services.jars import ServiceMissing
 from services.secured import SecuredBroker
 from tests.services.secured_kafka import PASSWORDS, World
@@ -25,7 +25,23 @@ def cluster() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def database() -> Iterator[str]:
+    try:
+        with postgres.running() as url:
+            os.environ[postgres.VARIABLE] = url
+            yield url
+    except ServiceMissing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
 def server(cluster: str) -> Iterator[ForkServer]:
+    with ForkServer() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def database_server(database: str) -> Iterator[ForkServer]:
     with ForkServer() as started:
         yield started
 

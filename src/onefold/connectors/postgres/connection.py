@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from onefold.errors import BuildError, ExtraMissing, SinkRefused, SinkUnavailable, SourceRefused, SourceUnavailable
 from onefold.settings import names_in, resolve, show
 
-__all__ = ["Server", "psycopg"]
+__all__ = ["Server", "end_sessions_of", "psycopg"]
 
 CONNECT_SECONDS = 10
 
@@ -89,8 +89,8 @@ class Server:
         finally:
             connection.close()
 
-    def connect(self, error: type[SinkUnavailable | SourceUnavailable]) -> Any:
-        """See `session`; the caller closes it."""
+    def connect(self, error: type[SinkUnavailable | SourceUnavailable], *, name: str = "onefold") -> Any:
+        """See `session`; the caller closes it. name: how the server's views name the session."""
         client = psycopg()
         try:
             return client.connect(
@@ -99,7 +99,7 @@ class Server:
                 prepare_threshold=None,
                 connect_timeout=CONNECT_SECONDS,
                 client_encoding="utf8",
-                application_name="onefold",
+                application_name=name,
                 options=_session_options(),
             )
         except client.Error as found:
@@ -122,6 +122,18 @@ class Server:
             if password:
                 text = text.replace(password, "(hidden)")
         return text.strip()
+
+
+def end_sessions_of(connection: Any, name: str) -> None:
+    """Hang up on every other session of this name and user: an earlier instance may sleep on its locks for ever.
+
+    What it was committing is committed or not when its locks are gone.
+    """
+    connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s "
+        "AND usename = current_user AND datname = current_database() AND pid <> pg_backend_pid()",
+        [name],
+    )
 
 
 def without_password(url: str) -> str:

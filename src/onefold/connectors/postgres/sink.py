@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from onefold.connectors.postgres.connection import Server, psycopg
+from onefold.connectors.postgres.connection import Server, end_sessions_of, psycopg
 from onefold.connectors.postgres.copying import copy_in
 from onefold.connectors.postgres.tables import (
     TableName,
@@ -28,6 +28,7 @@ from onefold.connectors.postgres.tables import (
     move_token,
     others,
     read_token,
+    session_name,
     staging_table,
 )
 from onefold.connectors.postgres.types import declared_type, from_postgres, quoted
@@ -57,7 +58,7 @@ class PostgresSink(SpooledSink):
         self._server = server
         self._table = table
         self._is_made = is_made
-        self._is_plain = False
+        self._differing: dict[str, str] = {}
         self._connection: Any = None
 
     @property
@@ -69,7 +70,7 @@ class PostgresSink(SpooledSink):
             target=f"postgres:{self._server.target}:{self._table.schema}.{self._table.name}",
             deletes=True,
             conditions=(
-                "what the server has acknowledged survives its crash (fsync is on) and a failover (to a synchronous standby)",
+                "what the server has acknowledged survives a crash, and a failover: fsync is on, a standby synchronous",
                 "nobody but onefold writes the table of tokens",
             ),
         )
@@ -86,8 +87,11 @@ class PostgresSink(SpooledSink):
         for field in stored_schema(binding):
             declared_type(field, self._table.label)
             quoted(field.name)
-        self._connection = self._server.connect(SinkUnavailable)
+        name = session_name(self._table, binding)
+        self._connection = self._server.connect(SinkUnavailable, name=name)
         with self._nothing_written():
+            with durable_step("postgres.fence"):
+                end_sessions_of(self._connection, name)
             self._connection.execute("BEGIN")
             ensure_tokens(self._connection, self._table)
             refuse_taken(binding, self._table.label, others(self._connection, self._table, binding))
@@ -95,7 +99,7 @@ class PostgresSink(SpooledSink):
                 refuse_gone(binding, self._table.label)
             if self._is_made:
                 make_table(self._connection, self._table, binding)
-            self._is_plain = demand_table(self._connection, self._table, binding)
+            self._differing = demand_table(self._connection, self._table, binding)
             token = ensure_token_row(self._connection, self._table, binding)
             with durable_step("postgres.create"):
                 self._connection.execute("COMMIT")
@@ -159,14 +163,14 @@ class PostgresSink(SpooledSink):
         connection, table, binding = self._connection, self._table, self.binding
         if binding.mode == "append":
             stored = rows.select(stored_schema(binding).names)
-            if self._is_plain:
+            if not self._differing:
                 copy_in(connection, table.qualified, stored)
                 return
         else:
             stored = last_of_each_key(rows, binding.key)
         stage = staging_table(connection, table, stored.schema)
         copy_in(connection, stage, stored)
-        merge(connection, table, binding, stage)
+        merge(connection, table, binding, stage, self._differing)
 
     @contextlib.contextmanager
     def _nothing_written(self) -> Iterator[None]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from onefold.connectors.postgres.types import declared_type, keeps_exactly, quoted
+from onefold.connectors.postgres.types import EXPLICIT, declared_type, keeps_exactly, quoted
 from onefold.connectors.spooling import OP_COLUMN, refuse_token, same_token, stored_schema
 from onefold.errors import SchemaError, SinkRefused
-from onefold.types import Binding, EpochNumber, SealId, Token, TokenMove
+from onefold.types import Binding, EpochNumber, SealId, Token, TokenMove, canonical_json
 
 __all__ = [
     "TableName", "demand_table", "ensure_token_row", "ensure_tokens", "is_gone", "make_table", "merge", "move_token",
-    "others", "read_token", "staging_table",
+    "others", "read_token", "session_name", "staging_table",
 ]  # fmt: skip
 
 _STAGE = '"_onefold_stage"'
@@ -44,6 +45,12 @@ class TableName:
 
 
 # --------------------------------------------------------------------------------------------------------------- token
+
+
+def session_name(table: TableName, binding: Binding) -> str:
+    """Names the sessions that may move this token, and no other."""
+    owner = [table.tokens_schema, table.qualified, *_owner(binding)]
+    return f"onefold {hashlib.sha256(canonical_json(owner).encode()).hexdigest()[:24]}"
 
 
 def ensure_tokens(connection: Any, table: TableName) -> None:
@@ -135,8 +142,9 @@ def make_table(connection: Any, table: TableName, binding: Binding) -> None:
     connection.execute(f"CREATE TABLE {table.qualified} ({', '.join(columns)})")
 
 
-def demand_table(connection: Any, table: TableName, binding: Binding) -> bool:
-    """Whether every column has the type that we declare, so that rows can be copied into it as they are.
+def demand_table(connection: Any, table: TableName, binding: Binding) -> dict[str, str]:
+    """The columns that have another type than we declare, with theirs; where there are none, rows can be copied into the
+    table as they are.
 
     Raises SchemaError, SinkRefused: no table, a missing column, a type that would change values, a column that must be
     given and is not, no unique key, a key under a collation that takes different texts for one.
@@ -148,7 +156,7 @@ def demand_table(connection: Any, table: TableName, binding: Binding) -> bool:
             sink=binding.sink,
         )
     found = _columns(connection, table)
-    is_plain = True
+    differing: dict[str, str] = {}
     for field in stored_schema(binding):
         declared = declared_type(field, table.label)
         there = found.get(field.name)
@@ -156,14 +164,15 @@ def demand_table(connection: Any, table: TableName, binding: Binding) -> bool:
             raise _misfit(table, binding, field.name, "no such column" if there is None else "a computed one", declared)
         if not keeps_exactly(declared, there.kind):
             raise _misfit(table, binding, field.name, there.kind, declared)
-        is_plain &= there.kind == declared
+        if there.kind != declared:
+            differing[field.name] = there.kind
     ours = set(stored_schema(binding).names)
     for name, column in found.items():
         if name not in ours and column.must_be_given:
             raise _misfit(table, binding, name, "NOT NULL without a default", "a column that may be left out")
     if binding.mode == "upsert":
         _demand_key(connection, table, binding, found)
-    return is_plain
+    return differing
 
 
 @dataclass(frozen=True)
@@ -247,17 +256,19 @@ def staging_table(connection: Any, table: TableName, schema: pa.Schema) -> str:
     return _STAGE
 
 
-def merge(connection: Any, table: TableName, binding: Binding, stage: str) -> None:
+def merge(connection: Any, table: TableName, binding: Binding, stage: str, differing: Mapping[str, str]) -> None:
     """Put the staged rows into the table: as they are, or, one a key, in the place of those with the same key.
 
+    differing: see `demand_table`.
     NULL is a key value like any other, though a unique index takes two of them for different.
     """
     names = stored_schema(binding).names
     columns = ", ".join(map(quoted, names))
     if binding.mode == "append":
-        connection.execute(f"INSERT INTO {table.qualified} ({columns}) SELECT {columns} FROM {stage}")
+        values = ", ".join(_value(name, differing) for name in names)
+        connection.execute(f"INSERT INTO {table.qualified} ({columns}) SELECT {values} FROM {stage} AS fresh")
         return
-    sql = _MergeSql(table, binding, stage)
+    sql = _MergeSql(table, binding, stage, differing)
     for statement in sql.deletes() if OP_COLUMN in binding.schema.names else ():
         connection.execute(statement)
     connection.execute(sql.upsert_of_whole_keys())
@@ -265,20 +276,26 @@ def merge(connection: Any, table: TableName, binding: Binding, stage: str) -> No
         connection.execute(statement)
 
 
-class _MergeSql:
-    """The statements of an upsert. Whole keys go through the unique index; the few with a NULL are compared one by one."""
+def _value(name: str, differing: Mapping[str, str]) -> str:
+    kind = differing.get(name)
+    return f"fresh.{quoted(name)}" + (f"::{kind}" if kind in EXPLICIT else "")
 
-    def __init__(self, table: TableName, binding: Binding, stage: str) -> None:
+
+class _MergeSql:
+    """The statements of an upsert. Whole keys go through the unique index, those with a NULL are compared."""
+
+    def __init__(self, table: TableName, binding: Binding, stage: str, differing: Mapping[str, str]) -> None:
         self._target = f"{table.qualified} AS target"
         self._fresh = f"{stage} AS fresh"
         names = stored_schema(binding).names
         self._others = [quoted(name) for name in names if name not in binding.key]
         self._key = ", ".join(map(quoted, binding.key))
-        self._columns, self._values = (
-            ", ".join(map(quoted, names)),
-            ", ".join(f"fresh.{quoted(name)}" for name in names),
+        self._columns = ", ".join(map(quoted, names))
+        self._values = ", ".join(_value(name, differing) for name in names)
+        self._changes = ", ".join(
+            f"{quoted(name)} = {_value(name, differing)}" for name in names if name not in binding.key
         )
-        each = [(f"target.{quoted(name)}", f"fresh.{quoted(name)}") for name in binding.key]
+        each = [(f"target.{quoted(name)}", _value(name, differing)) for name in binding.key]
         self._is_equal = " AND ".join(f"{left} = {right}" for left, right in each)
         self._is_same = " AND ".join(f"{left} IS NOT DISTINCT FROM {right}" for left, right in each)
         self._is_whole = "(" + " AND ".join(f"{right} IS NOT NULL" for _, right in each) + ")"
@@ -304,11 +321,13 @@ class _MergeSql:
     def upserts_of_keys_with_null(self) -> tuple[str, ...]:
         """Update those that are there, insert the others."""
         where = f"NOT {self._is_whole} AND {self._is_kept}"
-        changes = ", ".join(f"{name} = fresh.{name}" for name in self._others)
         insert = (
             f"INSERT INTO {self._target} ({self._columns}) SELECT {self._values} FROM {self._fresh} "
             f"WHERE {where} AND NOT EXISTS (SELECT FROM {self._target} WHERE {self._is_same})"
         )
-        if not changes:
+        if not self._changes:
             return (insert,)
-        return (f"UPDATE {self._target} SET {changes} FROM {self._fresh} WHERE {where} AND {self._is_same}", insert)
+        return (
+            f"UPDATE {self._target} SET {self._changes} FROM {self._fresh} WHERE {where} AND {self._is_same}",
+            insert,
+        )

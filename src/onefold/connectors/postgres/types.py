@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from onefold.errors import SchemaError
 
-__all__ = ["declared_type", "from_postgres", "keeps_exactly", "quoted", "sendable"]
+__all__ = ["EXPLICIT", "declared_type", "from_postgres", "keeps_exactly", "quoted", "sendable"]
 
 NAME_BYTES = 63
 """PostgreSQL cuts longer names off, so two could become one."""
@@ -49,12 +49,15 @@ _WIDER = {
     "integer": ("bigint", "numeric"),
     "bigint": ("numeric",),
     "real": ("double precision",),
-    "text": ("character varying", "json", "uuid", "xml", "citext"),
+    "text": ("character varying", "json", "jsonb", "uuid", "xml", "citext"),
     "date": (),
     "timestamp without time zone": (),
     "timestamp with time zone": (),
 }
 """What else keeps every value of a declared type, or refuses it; but none that changes one silently."""
+
+EXPLICIT = ("json", "jsonb", "uuid", "xml")
+"""Types that a text becomes only when it is told to. Not those with a length: such a cast would cut the text off."""
 
 _NUMERIC = re.compile(r"numeric\((\d+),(-?\d+)\)")
 
