@@ -10,9 +10,17 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
-from onefold.errors import BuildError, ExtraMissing, SinkRefused, SinkUnavailable, SourceRefused, SourceUnavailable
+from onefold.errors import (
+    BuildError,
+    ExtraMissing,
+    SettingMissing,
+    SinkRefused,
+    SinkUnavailable,
+    SourceRefused,
+    SourceUnavailable,
+)
 from onefold.settings import names_in, resolve, show
 
 __all__ = ["Server", "end_sessions_of", "psycopg"]
@@ -117,10 +125,10 @@ class Server:
 
     def clean(self, text: str) -> str:
         """A text of the client's without the password, should it hold one."""
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(SettingMissing, ValueError):
             password = urlsplit(resolve(self.url)).password
-            if password:
-                text = text.replace(password, "(hidden)")
+            for form in (password, unquote(password)) if password else ():
+                text = text.replace(form, "(hidden)")
         return text.strip()
 
 

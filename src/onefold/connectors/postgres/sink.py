@@ -128,7 +128,7 @@ class PostgresSink(SpooledSink):
         """Hang up."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(psycopg().Error):
                 connection.close()
 
     def read_back(self, binding: Binding) -> tuple[pa.Table, Token | None]:

@@ -143,8 +143,7 @@ def make_table(connection: Any, table: TableName, binding: Binding) -> None:
 
 
 def demand_table(connection: Any, table: TableName, binding: Binding) -> dict[str, str]:
-    """The columns that have another type than we declare, with theirs; where there are none, rows can be copied into the
-    table as they are.
+    """The columns that have another type than we declare, with theirs; without any, rows can be copied as they are.
 
     Raises SchemaError, SinkRefused: no table, a missing column, a type that would change values, a column that must be
     given and is not, no unique key, a key under a collation that takes different texts for one.
