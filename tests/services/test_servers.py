@@ -21,6 +21,7 @@ import psycopg
 import pymysql
 import pytest
 
+from services import __main__ as main
 from services import kafka, mariadb, postgres, registry, tied
 from services.jars import ROOT, ServiceMissing
 from services.mariadb import MariaDB
@@ -332,3 +333,26 @@ def test_the_one_that_the_variable_names_is_used_instead(bare: pytest.MonkeyPatc
 def test_a_missing_server_says_what_to_install_or_to_name(bare: pytest.MonkeyPatch, module: ModuleType) -> None:
     with pytest.raises(ServiceMissing, match=rf"install the package \S+, or name .* {module.VARIABLE}"):
         module.running().__enter__()
+
+
+def test_make_services_names_what_is_missing_and_starts_the_rest(
+    bare: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bare.setenv(kafka.VARIABLE, "elsewhere:9092")
+    bare.setenv(registry.VARIABLE, "http://elsewhere")
+    bare.setenv(mariadb.VARIABLE, "mysql://elsewhere/database?a=1&b=2")
+    seen = "import os; print(os.environ['ONEFOLD_MARIADB'], 'ONEFOLD_POSTGRES' in os.environ)"
+    bare.setattr(sys, "argv", ["services", sys.executable, "-c", seen])
+    assert main.main() == 0
+    told = capfd.readouterr()
+    assert "export ONEFOLD_MARIADB='mysql://elsewhere/database?a=1&b=2'\n" in told.out
+    assert told.out.endswith("\nmysql://elsewhere/database?a=1&b=2 False\n")
+    assert told.err.startswith("without ONEFOLD_POSTGRES: no PostgreSQL server: install")
+
+
+def test_make_services_fails_where_there_is_no_server_at_all(
+    bare: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bare.setattr(main, "SERVERS", (postgres, mariadb))
+    assert main.main() == 1
+    assert capfd.readouterr().err.count("without ") == 2
