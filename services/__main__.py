@@ -29,7 +29,7 @@ def main() -> int:
             if len(sys.argv) > 1:
                 return subprocess.run(sys.argv[1:], env={**os.environ, **found}, check=False).returncode
             print("Ctrl-C stops them.", flush=True)
-            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             signal.pause()
     except KeyboardInterrupt:
         return 0
