@@ -27,7 +27,6 @@ from typing import Any, ClassVar, Self
 from services import tied
 from services.jars import FOLDER, ServiceMissing
 
-START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 END_SECONDS = 30.0
 LOG_TAIL_CHARACTERS = 3000
@@ -45,6 +44,8 @@ class Server(abc.ABC):
 
     STOP: ClassVar[signal.Signals] = signal.SIGTERM
     """Asks it to end in good order."""
+
+    START_SECONDS: ClassVar[float] = 60.0
 
     USERS: ClassVar[tuple[str, ...]] = ()
     """If it refuses to run as root: whom it runs as then, the first that this machine has."""
@@ -83,8 +84,8 @@ class Server(abc.ABC):
                 pass_fds=[other_end.fileno()], cwd=self._path, start_new_session=True,
                 stdout=output, stderr=output, stdin=subprocess.DEVNULL,
             )  # fmt: skip
-        deadline = time.monotonic() + START_SECONDS
-        self._life.settimeout(START_SECONDS)
+        deadline = time.monotonic() + self.START_SECONDS
+        self._life.settimeout(self.START_SECONDS)
         with contextlib.suppress(TimeoutError):
             self._watcher = int(self._life.recv(20) or 0)
         while not self._answers():
