@@ -27,6 +27,7 @@ from onefold.connectors.postgres.tables import (
     merge,
     move_token,
     others,
+    read_rows,
     read_token,
     session_name,
     staging_table,
@@ -37,7 +38,9 @@ from onefold.connectors.spooling import (
     check_names,
     refuse_gone,
     refuse_taken,
+    refuse_token,
     rows_of,
+    same_token,
     stored_schema,
 )
 from onefold.disk import durable_step
@@ -114,7 +117,7 @@ class PostgresSink(SpooledSink):
             raise SinkUnavailable(
                 f"{self._table.label} was cut off, and is to be opened again.", sink=self.binding.sink
             )
-        with self._nothing_written():
+        with self._nothing_written(move):
             self._connection.execute("BEGIN")
             if move is not None:
                 move_token(self._connection, self._table, self.binding, move)
@@ -132,13 +135,12 @@ class PostgresSink(SpooledSink):
                 connection.close()
 
     def read_back(self, binding: Binding) -> tuple[pa.Table, Token | None]:
-        """All rows and the token in one snapshot. Raises SinkUnavailable."""
+        """All rows and the token in one snapshot; of a table that is not there, none. Raises SinkUnavailable."""
         self._binding = binding
         schema = stored_schema(binding)
-        columns = ", ".join(quoted(name) for name in schema.names)
         with self._server.session(SinkUnavailable) as connection, self._nothing_written():
             connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            rows = connection.execute(f"SELECT {columns} FROM {self._table.qualified}").fetchall()
+            rows = read_rows(connection, self._table, schema)
             token = read_token(connection, self._table, binding)
             connection.execute("ROLLBACK")
         values = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
@@ -173,12 +175,14 @@ class PostgresSink(SpooledSink):
         merge(connection, table, binding, stage, self._differing)
 
     @contextlib.contextmanager
-    def _nothing_written(self) -> Iterator[None]:
+    def _nothing_written(self, move: TokenMove | None = None) -> Iterator[None]:
         """Before COMMIT every failure leaves the tables as they were: the server forgets an unfinished transaction."""
         try:
             yield
         except psycopg().Error as error:
             self._roll_back()
+            if move is not None and self._connection is None:
+                self._refuse_if_moved(move)
             raise self._failure(error) from None
         except OnefoldError:
             self._roll_back()
@@ -186,6 +190,13 @@ class PostgresSink(SpooledSink):
         except BaseException:
             self.close()
             raise
+
+    def _refuse_if_moved(self, move: TokenMove) -> None:
+        """A session that ended may have been ended by a newer instance: if that has gone on, say so."""
+        with contextlib.suppress(SinkUnavailable, SinkRefused), self._server.session(SinkUnavailable) as connection:
+            found = read_token(connection, self._table, self.binding)
+            if not same_token(found, move.expected):
+                raise refuse_token(self.binding, found, move.expected)
 
     def _roll_back(self) -> None:
         """Or hang up, which comes to the same."""

@@ -16,7 +16,7 @@ from onefold.types import Binding, EpochNumber, SealId, Token, TokenMove, canoni
 
 __all__ = [
     "TableName", "demand_table", "ensure_token_row", "ensure_tokens", "is_gone", "make_table", "merge", "move_token",
-    "others", "read_token", "session_name", "staging_table",
+    "others", "read_rows", "read_token", "session_name", "staging_table",
 ]  # fmt: skip
 
 _STAGE = '"_onefold_stage"'
@@ -56,7 +56,7 @@ def session_name(table: TableName, binding: Binding) -> str:
 def ensure_tokens(connection: Any, table: TableName) -> None:
     """Make the table of tokens, unless it is there."""
     connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-    if connection.execute("SELECT to_regclass(%s)", [table.tokens]).fetchone()[0] is None:
+    if not _is_known(connection, table.tokens):
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(table.tokens_schema)}")
         connection.execute(
             f"CREATE TABLE {table.tokens} (flow text NOT NULL, lane text NOT NULL, sink text NOT NULL, "
@@ -82,6 +82,8 @@ def ensure_token_row(connection: Any, table: TableName, binding: Binding) -> Tok
 
 def read_token(connection: Any, table: TableName, binding: Binding, *, is_locked: bool = False) -> Token | None:
     """The sink's token."""
+    if not is_locked and not _is_known(connection, table.tokens):
+        return None
     row = connection.execute(
         f"SELECT epoch, seal, ends FROM {table.tokens} WHERE flow = %s AND lane = %s AND sink = %s"
         + (" FOR UPDATE" if is_locked else ""),
@@ -192,6 +194,10 @@ def _is_there(connection: Any, table: TableName) -> bool:
     return row is not None
 
 
+def _is_known(connection: Any, qualified: str) -> bool:
+    return connection.execute("SELECT to_regclass(%s)", [qualified]).fetchone()[0] is not None
+
+
 def _columns(connection: Any, table: TableName) -> dict[str, _Column]:
     rows = connection.execute(
         """
@@ -246,6 +252,14 @@ def _misfit(table: TableName, binding: Binding, column: str, found: str, expecte
 
 
 # ---------------------------------------------------------------------------------------------------------------- rows
+
+
+def read_rows(connection: Any, table: TableName, schema: pa.Schema) -> list[tuple[Any, ...]]:
+    """Its rows; none when it is not there."""
+    if not _is_there(connection, table):
+        return []
+    columns = ", ".join(map(quoted, schema.names))
+    return list(connection.execute(f"SELECT {columns} FROM {table.qualified}").fetchall())
 
 
 def staging_table(connection: Any, table: TableName, schema: pa.Schema) -> str:
