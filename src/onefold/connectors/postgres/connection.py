@@ -23,7 +23,7 @@ from onefold.errors import (
 )
 from onefold.settings import names_in, resolve, show
 
-__all__ = ["Server", "end_sessions_of", "psycopg"]
+__all__ = ["Server", "acknowledge_when_durable", "end_sessions_of", "psycopg"]
 
 CONNECT_SECONDS = 10
 
@@ -131,6 +131,13 @@ class Server:
             for form in (password, unquote(password)) if password else ():
                 text = text.replace(form, "(hidden)")
         return text.strip()
+
+
+def acknowledge_when_durable(connection: Any) -> None:
+    """Have commits answered when they are on the disk, should the server be set to answer before."""
+    connection.execute(
+        "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+    )
 
 
 def end_sessions_of(connection: Any, name: str) -> None:

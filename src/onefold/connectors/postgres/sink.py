@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from onefold.connectors.postgres.connection import Server, end_sessions_of, psycopg
+from onefold.connectors.postgres.connection import Server, acknowledge_when_durable, end_sessions_of, psycopg
 from onefold.connectors.postgres.copying import copy_in
 from onefold.connectors.postgres.tables import (
     TableName,
@@ -93,6 +93,7 @@ class PostgresSink(SpooledSink):
         name = session_name(self._table, binding)
         self._connection = self._server.connect(SinkUnavailable, name=name)
         with self._nothing_written():
+            acknowledge_when_durable(self._connection)
             with durable_step("postgres.fence"):
                 end_sessions_of(self._connection, name)
             self._connection.execute("BEGIN")

@@ -57,7 +57,7 @@ def ensure_tokens(connection: Any, table: TableName) -> None:
     """Make the table of tokens, unless it is there."""
     connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
     if not _is_known(connection, table.tokens):
-        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(table.tokens_schema)}")
+        _ensure_schema(connection, table.tokens_schema)
         connection.execute(
             f"CREATE TABLE {table.tokens} (flow text NOT NULL, lane text NOT NULL, sink text NOT NULL, "
             "epoch bigint NOT NULL, seal text NOT NULL, ends text NOT NULL, target text, "
@@ -140,7 +140,7 @@ def make_table(connection: Any, table: TableName, binding: Binding) -> None:
     columns = [f"{quoted(field.name)} {declared_type(field, table.label)}" for field in schema]
     if binding.mode == "upsert":
         columns.append(f"UNIQUE NULLS NOT DISTINCT ({', '.join(map(quoted, binding.key))})")
-    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(table.schema)}")
+    _ensure_schema(connection, table.schema)
     connection.execute(f"CREATE TABLE {table.qualified} ({', '.join(columns)})")
 
 
@@ -192,6 +192,12 @@ def _is_there(connection: Any, table: TableName) -> bool:
         [table.schema, table.name],
     ).fetchone()
     return row is not None
+
+
+def _ensure_schema(connection: Any, name: str) -> None:
+    """CREATE SCHEMA IF NOT EXISTS needs the permission to make one even where it is there."""
+    if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [name]).fetchone() is None:
+        connection.execute(f"CREATE SCHEMA {quoted(name)}")
 
 
 def _is_known(connection: Any, qualified: str) -> bool:
