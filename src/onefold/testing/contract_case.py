@@ -192,3 +192,8 @@ def raises(error: type[Exception] | tuple[type[Exception], ...], action: Callabl
     except Exception as other:
         raise ContractBroken(f"{promise}: {type(other).__name__} instead: {other}") from other
     raise ContractBroken(f"{promise}: nothing was raised, it gave {result!r}")
+
+
+def after_restart(receipt: Receipt) -> Receipt:
+    """As the journal gives it back: only its fields, nothing that lived in memory."""
+    return Receipt(**{**vars(receipt), "detail": dict(receipt.detail)})

@@ -30,6 +30,9 @@ CONNECT_SECONDS = 10
 LOCK_SECONDS = 30
 """How long a statement waits for a lock of somebody else before the sink counts as unavailable."""
 
+ENDING_SECONDS = 10
+"""How long a session that is told to end may take; what it still holds then, the lock on the token's row waits for."""
+
 SCHEMES = ("postgresql", "postgres")
 
 _HOPELESS = {
@@ -141,14 +144,14 @@ def acknowledge_when_durable(connection: Any) -> None:
 
 
 def end_sessions_of(connection: Any, name: str) -> None:
-    """Hang up on every other session of this name and user: an earlier instance may sleep on its locks for ever.
+    """Hang up on every other session of this name and user, and wait until they have ended.
 
-    What it was committing is committed or not when its locks are gone.
+    An earlier instance may sleep on its locks for ever. What it was committing or preparing is then done or not.
     """
     connection.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s "
+        "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE application_name = %s "
         "AND usename = current_user AND datname = current_database() AND pid <> pg_backend_pid()",
-        [name],
+        [ENDING_SECONDS * 1000, name],
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,9 @@ from onefold.types import Binding, EpochNumber, SealId, Token, TokenMove, canoni
 
 __all__ = [
     "TableName", "demand_table", "ensure_token_row", "ensure_tokens", "is_gone", "make_table", "merge", "move_token",
-    "others", "read_rows", "read_token", "session_name", "staging_table",
+    "others", "read_rows", "read_token", "session_name", "staging",
 ]  # fmt: skip
 
-_STAGE = '"_onefold_stage"'
 _LOCK = 8_021_714_355_092_310_017
 """An advisory lock of ours: CREATE … IF NOT EXISTS fails when two do it at once."""
 
@@ -65,33 +65,41 @@ def ensure_tokens(connection: Any, table: TableName) -> None:
         )
 
 
-def ensure_token_row(connection: Any, table: TableName, binding: Binding) -> Token | None:
-    """The sink's token, its row locked: whoever was moving it has ended, one way or the other.
+def ensure_token_row(connection: Any, table: TableName, binding: Binding, *, is_locked: bool) -> Token | None:
+    """The sink's token. is_locked: wait until whoever was moving it has ended, one way or the other.
 
+    Prepared transactions of the sink end by our decision alone: where there are any, nobody must wait for them.
     The row is there from the first opening on, because a row that another transaction is about to insert can be
     neither seen nor waited for.
     """
-    owner = _owner(binding)
-    connection.execute(
-        f"INSERT INTO {table.tokens} (flow, lane, sink, epoch, seal, ends) VALUES (%s, %s, %s, 0, '', '') "
-        "ON CONFLICT (flow, lane, sink) DO NOTHING",
-        owner,
-    )
-    return read_token(connection, table, binding, is_locked=True)
+    if not _token_rows(connection, table, binding):
+        connection.execute(
+            f"INSERT INTO {table.tokens} (flow, lane, sink, epoch, seal, ends) VALUES (%s, %s, %s, 0, '', '') "
+            "ON CONFLICT (flow, lane, sink) DO NOTHING",
+            _owner(binding),
+        )
+    return _token(_token_rows(connection, table, binding, is_locked=is_locked))
 
 
-def read_token(connection: Any, table: TableName, binding: Binding, *, is_locked: bool = False) -> Token | None:
-    """The sink's token."""
-    if not is_locked and not _is_known(connection, table.tokens):
-        return None
-    row = connection.execute(
+def read_token(connection: Any, table: TableName, binding: Binding) -> Token | None:
+    """The sink's token, as far as it is committed."""
+    return _token(_token_rows(connection, table, binding)) if _is_known(connection, table.tokens) else None
+
+
+def _token_rows(connection: Any, table: TableName, binding: Binding, *, is_locked: bool = False) -> list[Any]:
+    found = connection.execute(
         f"SELECT epoch, seal, ends FROM {table.tokens} WHERE flow = %s AND lane = %s AND sink = %s"
         + (" FOR UPDATE" if is_locked else ""),
         _owner(binding),
-    ).fetchone()
-    if row is None or not row[0]:
+    )
+    return list(found.fetchall())
+
+
+def _token(rows: Sequence[Any]) -> Token | None:
+    if not rows or not rows[0][0]:
         return None
-    return Token(EpochNumber(row[0]), SealId(row[1]), Token.from_json(row[2]).ends)
+    epoch, seal, ends = rows[0]
+    return Token(EpochNumber(epoch), SealId(seal), Token.from_json(ends).ends)
 
 
 def move_token(connection: Any, table: TableName, binding: Binding, move: TokenMove) -> None:
@@ -268,11 +276,21 @@ def read_rows(connection: Any, table: TableName, schema: pa.Schema) -> list[tupl
     return list(connection.execute(f"SELECT {columns} FROM {table.qualified}").fetchall())
 
 
-def staging_table(connection: Any, table: TableName, schema: pa.Schema) -> str:
-    """A temporary table of the declared types, gone with the transaction."""
+@contextlib.contextmanager
+def staging(connection: Any, table: TableName, schema: pa.Schema, *, prepared_as: str | None) -> Iterator[str]:
+    """A table of the declared types for a part of the transaction; its name as SQL reads it.
+
+    prepared_as: the name under which the transaction is to be prepared. It must not touch temporary tables then, so
+    this one is an ordinary one that is not logged.
+    """
+    kind, stage = "TEMPORARY", "pg_temp._onefold_stage"
+    if prepared_as is not None:
+        mark = hashlib.sha256(prepared_as.encode()).hexdigest()[:24]
+        kind, stage = "UNLOGGED", f"{quoted(table.tokens_schema)}._onefold_stage_{mark}"
     columns = ", ".join(f"{quoted(field.name)} {declared_type(field, table.label)}" for field in schema)
-    connection.execute(f"CREATE TEMPORARY TABLE {_STAGE} ({columns}) ON COMMIT DROP")
-    return _STAGE
+    connection.execute(f"CREATE {kind} TABLE {stage} ({columns})")
+    yield stage
+    connection.execute(f"DROP TABLE {stage}")
 
 
 def merge(connection: Any, table: TableName, binding: Binding, stage: str, differing: Mapping[str, str]) -> None:
