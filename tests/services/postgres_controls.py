@@ -38,3 +38,25 @@ def token_not_compared() -> None:
 def sessions_left_alone() -> None:
     """The compare-and-set alone has to keep a zombie away."""
     sinks.end_sessions_of = lambda connection, name: None
+
+
+def shown_before_the_decision() -> None:
+    """What should only be prepared is committed at once."""
+    sinks.prepare = lambda connection, name: connection.execute("COMMIT")
+    sinks.commit_prepared = lambda connection, name: None
+
+
+def token_moved_after_the_handle() -> None:
+    """The prepared transaction holds the rows alone; the token follows in one of its own."""
+    begin, commit = PostgresSink._begin_and_write, PostgresSink.commit
+
+    def write(self: PostgresSink, rows: Any, move: TokenMove | None, *, prepared_as: str | None = None) -> None:
+        begin(self, rows, None if prepared_as else move, prepared_as=prepared_as)
+
+    def decide(self: PostgresSink, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
+        commit(self, receipts, move)
+        if any(receipt.kind == "native" for receipt in receipts):
+            commit(self, [], move)
+
+    PostgresSink._begin_and_write = write  # type: ignore[method-assign]
+    PostgresSink.commit = decide  # type: ignore[method-assign]

@@ -12,7 +12,7 @@ import psycopg
 
 import onefold as of
 from onefold.testing.harness import Subject
-from tests.crash import flows, inputs
+from tests.crash import flows, inputs, oracle
 from tests.crash.oracle import Count
 from tests.crash.subjects import may_lose, may_repeat
 
@@ -56,6 +56,17 @@ def ledger(folder: Path) -> of.Flow:
     return flow
 
 
+def together(folder: Path) -> of.Flow:
+    """Two tables and a data set that show every epoch or none of it; `draw` differs whenever a row is computed."""
+    flow = of.Flow("together", commit="together", **flows.SMALL)
+    drawn = flows.kept(flow, folder).select("*", draw="uuid()::VARCHAR")
+    totals = drawn.group_by("merchant").agg(payments="count(*)", revenue="sum(amount)")
+    drawn.append(table(folder, "ledger"))
+    totals.upsert(table(folder, "totals"), key="merchant")
+    drawn.append(of.files(str(folder / "ledger")), name="lake")
+    return flow
+
+
 def weaker(folder: Path, guarantee: str) -> of.Flow:
     """The ledger alone, with a lower guarantee."""
     flow = of.Flow("weaker", guarantee=guarantee, **flows.SMALL)
@@ -84,6 +95,22 @@ def judge_ledger(folder: Path) -> Count:
     return count
 
 
+def judge_together(folder: Path) -> Count:
+    """Every row and every total; the same draws in both ledgers; nothing prepared is left."""
+    expected, count = flows._expect(folder)
+    count.rows("ledger", expected.ledger(), Counter(rows(folder, flows.LEDGER.format("ledger"))))
+    totals = rows(folder, "SELECT merchant, payments, revenue FROM totals")
+    count.groups("totals", expected.running(), [(row[0], row[1:]) for row in totals])
+    count.rows("data set", expected.ledger(), Counter(oracle.parquet_rows(folder / "ledger")))
+    draws = Counter(row[0] for row in rows(folder, "SELECT draw FROM ledger"))
+    count.rows("draws", draws, Counter(row[0] for row in oracle.parquet_rows(folder / "ledger", ["draw"])))
+    with psycopg.connect(os.environ[VARIABLE]) as connection:
+        left = connection.execute("SELECT gid FROM pg_prepared_xacts").fetchall()
+    if left:
+        count.wrong.append(f"prepared and never decided: {left}")
+    return count
+
+
 def judge_weaker(folder: Path) -> Count:
     """The ledger; what of it is promised, the test says."""
     expected, count = flows._expect(folder)
@@ -92,5 +119,6 @@ def judge_weaker(folder: Path) -> Count:
 
 
 LEDGER = Subject(build=ledger, arrive=inputs.arrive, judge=judge_ledger, close=True)
+TOGETHER = Subject(build=together, arrive=inputs.arrive, judge=judge_together)
 AT_LEAST_ONCE = Subject(build=at_least_once, arrive=inputs.arrive, judge=judge_weaker, accept=may_repeat)
 AT_MOST_ONCE = Subject(build=at_most_once, arrive=inputs.arrive, judge=judge_weaker, accept=may_lose)

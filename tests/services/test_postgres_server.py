@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -31,15 +32,16 @@ def own_server() -> Iterator[Postgres]:
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize("commit", ["separately", "together"])
 def test_a_server_that_is_killed_again_and_again_loses_and_doubles_nothing(
-    own_server: Postgres, tmp_path: Path, schedules: Callable[[int], int]
+    commit: Any, own_server: Postgres, tmp_path: Path, schedules: Callable[[int], int]
 ) -> None:
     kills = schedules(10)
     (tmp_path / "in").mkdir()
     stopping = threading.Event()
     sent: list[int] = []
     feeding = threading.Thread(target=_feed, args=(tmp_path / "in", stopping, sent), daemon=True)
-    flow = of.Flow("under-load", epoch_rows=500)
+    flow = of.Flow("under-load", commit=commit, epoch_rows=500)
     rows = flow.read(of.files(str(tmp_path / "in" / "*.jsonl"), complete="rename"), schema={"id": "BIGINT"}, name="in")
     database = of.postgres(own_server.url)
     rows.append(database.table("rows", create=True), name="rows")

@@ -213,16 +213,22 @@ class PostgresSink(SpooledSink):
         return pa.Table.from_arrays(arrays, schema=schema), token
 
     def check(self, binding: Binding | None) -> Sequence[CheckResult]:
-        """Does the server let us in, and is the table there? Writes nothing."""
+        """Does the server let us in, is the table there, and is anything prepared and undecided? Writes nothing."""
         what = self._table.label
         try:
             with self._server.session(SinkUnavailable) as connection:
                 found = connection.execute("SELECT to_regclass(%s)", [self._table.qualified]).fetchone()[0]
+                handles = listed(connection, self._table, binding) if binding else ()
         except OnefoldError as error:
             return [CheckResult(what, "failed", str(error.found or error.summary), error.next_step or "")]
         if found is None and not self._is_made:
             return [CheckResult(what, "failed", "there is no such table", "Make it, or say create=True.")]
-        return [CheckResult(what, "ok", "will be made" if found is None else "is there")]
+        findings = [CheckResult(what, "ok", "will be made" if found is None else "is there")]
+        if handles:
+            names = ", ".join(str(handle.detail["name"]) for handle in handles)
+            step = "The next run of the flow decides them by its journal. Decide none by hand unless that is lost."
+            findings.append(CheckResult("prepared transactions", "warning", f"undecided: {names}", step))
+        return findings
 
     # ------------------------------------------------------------------------------------------------------- inner
 
