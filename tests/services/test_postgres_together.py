@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,12 @@ from onefold.testing.harness import (
     at_random_moments,
     at_two_steps,
     chosen,
+    play,
     run_schedules,
     steps_of,
 )
 from tests.services import postgres_controls as controls
-from tests.services.postgres_flows import TOGETHER
+from tests.services.postgres_flows import TOGETHER, rows
 
 pytestmark = pytest.mark.crash
 
@@ -72,6 +74,31 @@ def test_a_copied_journal_aborts_nothing_until_it_is_adopted(
 ) -> None:
     results = run_schedules(TOGETHER, [Schedule.parse(f"fork {step}")], tmp_path, database_server)
     assert not results.failures, results.text()
+
+
+ABORTED = "kill after postgres.prepare#2 then kill after postgres.prepare#2 then kill before journal.seal#2"
+
+
+@pytest.mark.parametrize("arrange", [(), (controls.shown_before_the_decision,)], ids=["as it is", "control"])
+def test_no_reader_ever_sees_rows_of_an_epoch_that_is_aborted(
+    arrange: tuple[Callable[[], None], ...], tmp_path: Path, database_server: ForkServer
+) -> None:
+    """What is aborted is computed again and draws anew, so a row that was seen and is not there at the end was."""
+    folder, ended = tmp_path / "flow", threading.Event()
+    seen: set[object] = set()
+    reading = threading.Thread(target=_read_draws, args=(folder, seen, ended), daemon=True)
+    reading.start()
+    play(Schedule.parse(ABORTED), replace(TOGETHER, arrange=arrange), folder, database_server)
+    ended.set()
+    reading.join()
+    stays = {row[0] for row in rows(folder, "SELECT draw FROM ledger")}
+    assert bool(seen - stays) == bool(arrange)
+    assert arrange or len(seen) > 90
+
+
+def _read_draws(folder: Path, seen: set[object], ended: threading.Event) -> None:
+    while not ended.wait(0.005):
+        seen.update(row[0] for row in rows(folder, "SELECT draw FROM ledger"))
 
 
 CONTROLS = {
