@@ -167,16 +167,20 @@ def rows_after(
     return Rows(batch, _place(layout, transaction, number, place.origin), len(text))
 
 
+class _Enough(Exception):
+    """Leaves a COPY that is under way: the client cancels it, over a connection of its own."""
+
+
 def _sent(connection: Any, copy: str, limit_bytes: int) -> bytes:
     """The rows of a COPY that fit. The server sends each as a message of its own, and the client gives it so."""
     taken: list[bytes] = []
     size = surplus = 0
-    with connection.cursor().copy(copy) as rows:
+    with contextlib.suppress(_Enough), connection.cursor().copy(copy) as rows:
         for row in rows:
             if surplus or (taken and size + len(row) > limit_bytes):
                 surplus += len(row)
-                if surplus > limit_bytes:  # to leave the block now cancels the statement, which costs a connection
-                    break
+                if surplus > limit_bytes:
+                    raise _Enough
             else:
                 taken.append(bytes(row))
                 size += len(row)
