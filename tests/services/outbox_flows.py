@@ -41,7 +41,7 @@ def arrive(folder: Path, life: int) -> bool:
 def _insert(outbox: str, truth: str, wave: int) -> None:
     writers = [tables.connect() for _ in range(4)]
     statement = (
-        f"WITH fresh AS (INSERT INTO {outbox} (merchant, amount) SELECT 'm' || g % 5, g + %s / 100.0 "
+        f"WITH fresh AS (INSERT INTO {outbox} (merchant, amount) SELECT 'm' || g %% 5, g + %s / 100.0 "
         f"FROM generate_series(1, {ROWS // 3}) g RETURNING id, merchant, amount) "
         f"INSERT INTO {truth} SELECT %s, * FROM fresh"
     )

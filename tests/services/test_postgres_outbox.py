@@ -390,7 +390,7 @@ def test_a_table_that_is_dropped_while_it_is_read_is_refused(tmp_path: Path, sql
     source = tables.source(tmp_path)
     source.open(None)
     sql.execute("DROP TABLE outbox")
-    with pytest.raises(SourceRefused, match="was changed, or is gone"):
+    with pytest.raises(SourceRefused, match="was changed, or is not there"):
         tables.take(source, {})
     source.close()
 

@@ -167,7 +167,7 @@ def test_rows_that_somebody_holds_stay_until_later(
 
 
 def test_a_flow_cleans_up_behind_itself_while_others_insert(tmp_path: Path, table: str) -> None:
-    flow = of.Flow("cleaning", settle_every="20 milliseconds")
+    flow = of.Flow("cleaning", settle_every="20 milliseconds", fence_every="50 milliseconds")
     endpoint = flows.database(tmp_path).outbox("outbox", schema=flows.schema_of(tmp_path), delete_settled=True)
     flow.read(endpoint, schema={"id": "BIGINT", "n": "BIGINT"}).append(flows.table(tmp_path, "mirror"))
     done = threading.Event()

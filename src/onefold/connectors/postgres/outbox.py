@@ -96,7 +96,7 @@ class OutboxSource:
         conditions = [
             f"nobody writes the column {column}: its default alone does, in this database",
             "rows are only inserted, and not deleted before they are read: nobody would notice",
-            "no transaction runs for long, in any database of the server: rows are read when all older ones have ended",
+            "no transaction that writes runs for long, in any database of the server: rows wait for all older ones",
             "what is committed survives a crash and a failover: fsync is on, a standby synchronous",
         ]
         if self._outbox.is_cleaned:
@@ -128,7 +128,7 @@ class OutboxSource:
         self._closed.clear()
         self._away_since = None
         with self._explained():
-            self._connect()
+            self._connect(SourceRefused)
             rows = remembered.to_pylist() if remembered is not None else []
             if rows:
                 self._begin = Place.of(json.loads(rows[0]["begin"]))
@@ -203,7 +203,7 @@ class OutboxSource:
         try:
             with self._outbox.server.session(SourceUnavailable) as connection, self._explained():
                 set_session(connection)
-                layout = self._demand(connection)
+                layout = self._demand(connection, SourceRefused)
                 view = look(connection, layout)
                 holder = oldest_transaction(connection, view.bound) if view.is_waiting else ""
         except OnefoldError as error:
@@ -219,23 +219,25 @@ class OutboxSource:
         check(layout is not None and origin is not None, "a source is opened before it is read")
         return layout, origin  # type: ignore[return-value]
 
-    def _connect(self) -> None:
+    def _connect(self, of_standby: type[SourceError]) -> None:
+        """of_standby: what a standby is told by. One that is met while reading may be about to be promoted."""
         server = self._outbox.server
         connection = server.connect(SourceUnavailable, name="onefold outbox")
         try:
             set_session(connection)
-            self._layout = self._demand(connection)
+            self._layout = self._demand(connection, of_standby)
             self._origin = origin_of(connection, psycopg().errors.InsufficientPrivilege)
         except BaseException:
             connection.close()
             raise
         self._connection = connection
 
-    def _demand(self, connection: Any) -> Layout:
+    def _demand(self, connection: Any, of_standby: type[SourceError]) -> Layout:
         """Not on a standby: that all below its snapshot's xmin has ended is proven nowhere."""
         if is_standby(connection):
-            raise SourceRefused(
+            raise of_standby(
                 f"{self._outbox.label} is on a standby, which cannot be read as an outbox.",
+                found="a standby",
                 expected="the primary",
                 next_step="Name the primary; with several hosts in the URL, add target_session_attrs=read-write.",
             )
@@ -355,7 +357,7 @@ class OutboxSource:
             return False
         try:
             with self._explained():
-                self._connect()
+                self._connect(SourceUnavailable)
         except SourceUnavailable as error:
             self._went_away(error)
             return False
@@ -387,7 +389,7 @@ class OutboxSource:
         except psycopg().Error as error:
             state = str(error.sqlstate or "")
             if state in _CHANGED:
-                raise SourceRefused(f"{self._outbox.label} was changed, or is gone.", found=_said(error)) from None
+                raise SourceRefused(f"{self._outbox.label} was changed, or is not there.", found=_said(error)) from None
             failure = self._outbox.server.failure(error, SourceUnavailable)
             if isinstance(failure, SourceUnavailable) and state and state[:2] not in _PASSING:
                 raise SourceError(f"{self._outbox.label} cannot be read.", found=_said(error)) from None

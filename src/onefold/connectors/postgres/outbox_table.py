@@ -1,7 +1,8 @@
 """An outbox: a table whose rows carry the id of the transaction that inserted them. What it must be, and is not.
 
 The column stands in the table, because nothing else tells it: the system column xmin has 32 bits that begin anew, is
-another one after an UPDATE, is the id of a subtransaction after a SAVEPOINT, and cannot be indexed.
+another one after an UPDATE, is the id of a subtransaction after a SAVEPOINT, and cannot be indexed. Rows that are
+there when the column is added get the id of the transaction that adds it, and are read first, in the order of their id.
 Source: PostgreSQL's documentation, chapters System Columns, Transaction ID and Snapshot Information Functions.
 """
 
