@@ -32,7 +32,7 @@ from onefold.connectors.postgres.outbox_rows import (
     rows_after,
     set_session,
 )
-from onefold.connectors.postgres.outbox_table import META, Layout, Outbox, demand_layout
+from onefold.connectors.postgres.outbox_table import META, Layout, Outbox, demand_layout, from_the_future
 from onefold.connectors.postgres.outbox_waiting import Patience, oldest_transaction
 from onefold.errors import OnefoldError, SourceError, SourceRefused, SourceUnavailable, check
 from onefold.protocols import CheckResult, Clock, Limit, Read, Reading, SourcePromise
@@ -293,7 +293,7 @@ class OutboxSource:
         if place.transaction >= view.next:
             raise restored(label, place, view.next, newest_below(self._connection, layout, origin))
         if view.newest.transaction >= view.next:
-            raise self._from_the_future(view)
+            raise from_the_future(self._outbox, view.newest, view.next)
         self._warn_of_a_promotion(place, origin)
         return view
 
@@ -309,18 +309,6 @@ class OutboxSource:
                     partition=PARTITION,
                     column=name,
                 )
-
-    def _from_the_future(self, view: View) -> SourceRefused:
-        table, column = self._outbox.qualified, self._outbox.transaction
-        return SourceRefused(
-            f"{self._outbox.label} holds rows of transactions that this server has not had: they were restored from a "
-            "dump, or replicated from another server.",
-            found=str(view.newest),
-            expected=f"a transaction before {view.next}",
-            next_step=f'UPDATE {table} SET "{column}" = DEFAULT WHERE "{column}" >= pg_current_xact_id(); '
-            "reads them as new rows.",
-            partition=PARTITION,
-        )
 
     def _warn_of_a_promotion(self, place: Place, origin: Origin) -> None:
         if place.origin is None or place.origin.timeline == origin.timeline:

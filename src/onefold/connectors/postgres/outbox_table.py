@@ -16,10 +16,11 @@ import pyarrow as pa
 
 from onefold.connectors.postgres.columns import Column, columns_of
 from onefold.connectors.postgres.connection import Server
+from onefold.connectors.postgres.outbox_place import PARTITION, Place
 from onefold.connectors.postgres.types import quoted
 from onefold.errors import SchemaError, SourceRefused
 
-__all__ = ["META", "Layout", "Outbox", "demand_layout"]
+__all__ = ["META", "Layout", "Outbox", "demand_layout", "from_the_future"]
 
 META = pa.schema([("_transaction", pa.uint64()), ("_id", pa.string())])
 """What is read beside the columns: a row's place."""
@@ -95,6 +96,20 @@ def demand_layout(connection: Any, outbox: Outbox, wanted: Sequence[str]) -> Lay
     read = _wanted(outbox, columns, wanted)
     rows = outbox.qualified if kind == "p" else f"ONLY {outbox.qualified}"
     return Layout(outbox, rows, columns[outbox.id].declared, read)
+
+
+def from_the_future(outbox: Outbox, newest: Place, next_transaction: int) -> SourceRefused:
+    """Rows that would be waited for until the server comes to their transactions, and then be in wrong places."""
+    column = quoted(outbox.transaction)
+    return SourceRefused(
+        f"{outbox.label} holds rows of transactions that this server has not had: they were restored from a dump, or "
+        "replicated from another server.",
+        found=str(newest),
+        expected=f"a transaction before {next_transaction}",
+        next_step=f"UPDATE {outbox.qualified} SET {column} = DEFAULT WHERE {column} >= pg_current_xact_id(); "
+        "reads them as new rows.",
+        partition=PARTITION,
+    )
 
 
 def _wanted(outbox: Outbox, columns: Mapping[str, Column], wanted: Sequence[str]) -> list[Column]:
