@@ -8,7 +8,7 @@ from typing import Any
 from onefold.connectors.postgres import sink as sinks
 from onefold.connectors.postgres.sink import PostgresSink
 from onefold.connectors.postgres.tables import TableName
-from onefold.types import Binding, Receipt, TokenMove
+from onefold.types import Binding, Receipt, Token, TokenMove
 
 
 def token_moved_afterwards() -> None:
@@ -60,3 +60,20 @@ def token_moved_after_the_handle() -> None:
 
     PostgresSink._begin_and_write = write  # type: ignore[method-assign]
     PostgresSink.commit = decide  # type: ignore[method-assign]
+
+
+def unknown_taken_for_failed() -> None:
+    """A commit without an answer is sent again: the token is not read back, nor compared."""
+    token_not_compared()
+    move_on, find = sinks.move_token, sinks.ensure_token_row
+    believed: dict[str, Token | None] = {}
+
+    def move(connection: Any, table: TableName, binding: Binding, move: TokenMove) -> None:
+        believed[binding.sink] = move.expected
+        move_on(connection, table, binding, move)
+
+    def found(connection: Any, table: TableName, binding: Binding, *, is_locked: bool) -> Token | None:
+        token = find(connection, table, binding, is_locked=is_locked)
+        return believed.pop(binding.sink, token)
+
+    sinks.move_token, sinks.ensure_token_row = move, found

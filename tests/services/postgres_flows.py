@@ -17,6 +17,8 @@ from tests.crash.oracle import Count
 from tests.crash.subjects import may_lose, may_repeat
 
 VARIABLE = "ONEFOLD_POSTGRES"
+PROXIED = "ONEFOLD_POSTGRES_PROXIED"
+"""Names the way that flows take to the database, where it is not the judge's."""
 
 
 def schema_of(folder: Path) -> str:
@@ -26,7 +28,8 @@ def schema_of(folder: Path) -> str:
 
 def database(folder: Path) -> Any:
     """The database, with tokens of the folder's own."""
-    return of.postgres("${ONEFOLD_POSTGRES}", tokens=f"{schema_of(folder)} tokens")
+    way = PROXIED if PROXIED in os.environ else VARIABLE
+    return of.postgres(f"${{{way}}}", tokens=f"{schema_of(folder)} tokens")
 
 
 def table(folder: Path, name: str) -> Any:

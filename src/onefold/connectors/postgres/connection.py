@@ -25,7 +25,14 @@ from onefold.settings import names_in, resolve, show
 
 __all__ = ["Server", "acknowledge_when_durable", "end_sessions_of", "psycopg"]
 
-CONNECT_SECONDS = 10
+LIVENESS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 20,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 40_000,
+}
+"""A server that vanished without a word is noticed within a minute. libpq's names and units; a URL may say others."""
 
 LOCK_SECONDS = 30
 """How long a statement waits for a lock of somebody else before the sink counts as unavailable."""
@@ -104,15 +111,16 @@ class Server:
     def connect(self, error: type[SinkUnavailable | SourceUnavailable], *, name: str = "onefold") -> Any:
         """See `session`; the caller closes it. name: how the server's views name the session."""
         client = psycopg()
+        url = resolve(self.url, used_in=self.label)
         try:
             return client.connect(
-                resolve(self.url, used_in=self.label),
+                url,
                 autocommit=True,
                 prepare_threshold=None,
-                connect_timeout=CONNECT_SECONDS,
                 client_encoding="utf8",
                 application_name=name,
                 options=_session_options(),
+                **{option: value for option, value in LIVENESS.items() if f"{option}=" not in urlsplit(url).query},
             )
         except client.Error as found:
             raise self.failure(found, error) from None
