@@ -100,7 +100,7 @@ def test_deadlocks_with_a_foreign_writer_are_tried_again(database: str, tmp_path
                 pass
 
         try:
-            with beside(collide, 0.3):
+            with beside(collide, 0.02):
                 flow_of(tmp_path).run(until="drained", state=tmp_path / "state")
         finally:
             other.execute("ALTER ROLE CURRENT_USER RESET deadlock_timeout")
