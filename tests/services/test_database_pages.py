@@ -12,7 +12,7 @@ import pytest
 
 from tests.docs.pages import ROOT, blocks
 
-PAGE = ROOT / "docs" / "how-to" / "postgres.md"
+PAGES = ROOT / "docs" / "how-to"
 ROW = '{"order_id": "1", "customer": "a", "amount": "1.50", "at": "2026-01-01T00:00:00"}\n'
 
 
@@ -30,21 +30,34 @@ def owned(database: str) -> Iterator[str]:
             connection.execute("DROP ROLE shop")
 
 
+def type_all(page: Path, owned: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Its SQL as the owner; then its first block of Python. What that defined."""
+    typed, parts = list(blocks(page)), urlsplit(owned)
+    with psycopg.connect(owned, autocommit=True) as connection:
+        for block in typed:
+            if block.kind == "sql":
+                connection.execute(block.body)
+    monkeypatch.setenv("PG_URL", f"postgresql://shop:secret@{parts.hostname}:{parts.port}/page")
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(compile(next(block.body for block in typed if block.kind == "python"), str(page), "exec"), names)
+    return names
+
+
 def test_the_grants_of_the_page_about_postgresql_are_enough(
     owned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page, parts = list(blocks(PAGE)), urlsplit(owned)
-    with psycopg.connect(owned, autocommit=True) as connection:
-        for block in page:
-            if block.kind == "sql":
-                connection.execute(block.body)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PG_URL", f"postgresql://shop:secret@{parts.hostname}:{parts.port}/page")
     (tmp_path / "orders").mkdir()
     (tmp_path / "orders" / "a.jsonl").write_text(ROW * 2)
-    names: dict[str, Any] = {"__name__": "page"}
-    exec(compile(next(block.body for block in page if block.kind == "python"), str(PAGE), "exec"), names)
-    names["flow"].run(state=tmp_path / "state")
+    type_all(PAGES / "postgres.md", owned, monkeypatch)["flow"].run(state=tmp_path / "state")
     with psycopg.connect(owned) as connection:
         assert connection.execute("SELECT order_id FROM orders").fetchall() == [("1",)]
         assert connection.execute("SELECT customer, orders FROM totals").fetchall() == [("a", 2)]
+
+
+def test_the_outbox_of_its_page_can_be_read(owned: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROKERS", "localhost:1")
+    orders = type_all(PAGES / "outbox.md", owned, monkeypatch)["orders"]
+    with psycopg.connect(owned) as connection:
+        connection.execute("INSERT INTO outbox (order_id, amount) VALUES ('x', 1.5), ('y', 2)")
+    assert [row["order_id"] for row in orders.preview(2).to_pylist()] == ["x", "y"]
