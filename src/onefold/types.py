@@ -204,6 +204,7 @@ class Binding:
         mode, key: how they are written; key is empty for append.
         guarantee: exactly-once commits come with a TokenMove; the weaker two without. At-most-once: no client retries.
         spool: the onefold.protocols.Spool to keep rows in by default.
+        is_together: the sinks of the flow commit together: prepare is given the token's move.
         is_shared: other flows or sinks may write to the same target, and whoever wrote this flow knows it. If not, a
             target that holds a token of another owner is refused (TargetTaken).
     """
@@ -219,3 +220,4 @@ class Binding:
     guarantee: Guarantee
     spool: Any
     is_shared: bool = False
+    is_together: bool = False

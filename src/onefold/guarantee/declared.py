@@ -97,6 +97,9 @@ def explain(plan: Plan) -> Explanation:
         reads = _reads_of(plan, output)
         kept, reason = guarantee_of(output, reads)
         conditions = [*output.sink.promise.conditions]
+        if plan.commit == "together":
+            conditions += output.sink.promise.conditions_together
+            reason += "; an epoch shows in all sinks or in none"
         for read in reads:
             conditions += read.source.promise.conditions
         unique = tuple(dict.fromkeys(conditions))

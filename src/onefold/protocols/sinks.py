@@ -31,7 +31,8 @@ class SinkPromise:
         modes: what it can do: "append", "upsert"; deletes: whether upserts may carry `_op` = "delete".
         can_prepare_together: its prepare holds until committed or aborted, so it may join commit="together".
         target: the fingerprint of where it writes; a change of it is a change of sink. No secrets.
-        conditions: sentences that must be true for the promise to hold.
+        conditions: sentences that must be true for the promise to hold. conditions_together: those that
+            commit="together" adds.
         rows_outlive_token: the token can be lost while the rows stay: then one that is gone says nothing about them.
     """
 
@@ -41,6 +42,7 @@ class SinkPromise:
     deletes: bool = False
     can_prepare_together: bool = False
     conditions: tuple[str, ...] = ()
+    conditions_together: tuple[str, ...] = ()
     rows_outlive_token: bool = False
 
 

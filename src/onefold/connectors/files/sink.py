@@ -65,6 +65,9 @@ class FilesSink(SpooledSink):
             modes=frozenset({"append"}),
             target=f"files:{target_path(self._text)}{self._encoding.suffix}",
             can_prepare_together=True,
+            conditions_together=(
+                "the journal is neither copied nor restored while an epoch is staged: each sink by itself stays right",
+            ),
             conditions=(
                 "the folder is on a local file system with hard links and atomic renames",
                 "readers take the files of the folder itself, not those below _onefold",

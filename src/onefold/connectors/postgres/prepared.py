@@ -17,13 +17,10 @@ from onefold.connectors.postgres.tables import TableName, session_name
 from onefold.connectors.spooling import file_name
 from onefold.types import Binding, EpochHead, EpochNumber, Handle, Incarnation, SealId
 
-__all__ = ["IS_DISABLED", "IS_GONE", "abort_prepared", "commit_prepared", "handle_name", "listed", "prepare"]
+__all__ = ["IS_GONE", "abort_prepared", "can_prepare", "commit_prepared", "handle_name", "listed", "prepare"]
 
 IS_GONE = "42704"
 """SQLSTATE of a name that no prepared transaction has: decided, whoever did it."""
-
-IS_DISABLED = "55000"
-"""SQLSTATE of PREPARE TRANSACTION where the server keeps none."""
 
 MOST_LABEL = 60
 """Characters of flow and sink in a name of 200 at most; they are for people."""
@@ -33,6 +30,11 @@ def handle_name(table: TableName, binding: Binding, epoch: EpochHead) -> str:
     """The name under which the rows of an epoch are prepared."""
     parts = [file_name(binding.journal), str(binding.incarnation), str(epoch.number), file_name(epoch.seal)]
     return _owner(table, binding) + ":".join(parts)
+
+
+def can_prepare(connection: Any) -> bool:
+    """Whether the server keeps prepared transactions at all."""
+    return int(connection.execute("SHOW max_prepared_transactions").fetchone()[0]) > 0
 
 
 def prepare(connection: Any, name: str) -> None:

@@ -20,9 +20,9 @@ from onefold.clock import SystemClock
 from onefold.connectors.postgres.connection import Server, acknowledge_when_durable, end_sessions_of, psycopg
 from onefold.connectors.postgres.copying import copy_in
 from onefold.connectors.postgres.prepared import (
-    IS_DISABLED,
     IS_GONE,
     abort_prepared,
+    can_prepare,
     commit_prepared,
     handle_name,
     listed,
@@ -96,6 +96,10 @@ class PostgresSink(SpooledSink):
                 "what the server has acknowledged survives a crash, and a failover: fsync is on, a standby synchronous",
                 "nobody but onefold writes the table of tokens",
             ),
+            conditions_together=(
+                "max_prepared_transactions of the server is above the number of sinks that use it at once",
+                "a run that crashed is started again: what it had prepared keeps its locks until then",
+            ),
         )
 
     def open(self, binding: Binding) -> Token | None:
@@ -117,6 +121,8 @@ class PostgresSink(SpooledSink):
             with durable_step("postgres.fence"):
                 end_sessions_of(self._connection, name)
             self._listed = listed(self._connection, self._table, binding)
+            if binding.is_together and not can_prepare(self._connection):
+                raise self._no_preparing()
             self._connection.execute("BEGIN")
             ensure_tokens(self._connection, self._table)
             refuse_taken(binding, self._table.label, others(self._connection, self._table, binding))
@@ -219,10 +225,14 @@ class PostgresSink(SpooledSink):
             with self._server.session(SinkUnavailable) as connection:
                 found = connection.execute("SELECT to_regclass(%s)", [self._table.qualified]).fetchone()[0]
                 handles = listed(connection, self._table, binding) if binding else ()
+                is_able = not (binding and binding.is_together) or can_prepare(connection)
         except OnefoldError as error:
             return [CheckResult(what, "failed", str(error.found or error.summary), error.next_step or "")]
         if found is None and not self._is_made:
             return [CheckResult(what, "failed", "there is no such table", "Make it, or say create=True.")]
+        if not is_able:
+            step = "Set it above the number of sinks that use the server, and restart it."
+            return [CheckResult(what, "failed", "max_prepared_transactions is 0", step)]
         findings = [CheckResult(what, "ok", "will be made" if found is None else "is there")]
         if handles:
             names = ", ".join(str(handle.detail["name"]) for handle in handles)
@@ -318,14 +328,6 @@ class PostgresSink(SpooledSink):
         except psycopg().Error as error:
             self.close()
             state = str(error.sqlstate or "")
-            if state == IS_DISABLED:
-                raise SinkRefused(
-                    f'{self._table.label} cannot join commit="together".',
-                    found=_said(error),
-                    next_step="Set max_prepared_transactions of the server to more than the sinks that use it, and "
-                    "restart it.",
-                    sink=self.binding.sink,
-                ) from None
             if state[:2] in _ROWS_AT_FAULT or (state[:2] == "40" and state != "40003"):
                 raise self._failure(error) from None
             raise OutcomeUnknown(
@@ -336,6 +338,14 @@ class PostgresSink(SpooledSink):
         except BaseException:
             self.close()
             raise
+
+    def _no_preparing(self) -> SinkRefused:
+        return SinkRefused(
+            f'{self._table.label} cannot join commit="together".',
+            found="max_prepared_transactions = 0",
+            next_step="Set it above the number of sinks that use the server, and restart that.",
+            sink=self.binding.sink,
+        )
 
     def _failure(self, error: Any) -> Exception:
         sink = self._binding.sink if self._binding else None

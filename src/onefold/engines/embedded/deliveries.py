@@ -51,7 +51,7 @@ class SinkLanes:
         self._bindings = {
             name: binding_of(
                 output,
-                flow=opened.plan.flow,
+                opened.plan,
                 journal=opened.journal.id,
                 incarnation=opened.recovered.incarnation,
                 spool=opened.spool,

@@ -17,7 +17,6 @@ from onefold.journal import JOURNAL_FILE
 from onefold.plan import Plan
 from onefold.protocols import Check, CheckResult
 from onefold.settings import names_in, resolve
-from onefold.spool import FolderSpool
 from onefold.types import Binding, Incarnation
 
 __all__ = ["demand_settings", "examine"]
@@ -104,7 +103,7 @@ def _parts(plan: Plan, folder: Path) -> Iterator[CheckResult]:
         yield from _checked(f"source {read.name}", read.source, read.label)
     who = _who(plan, folder)
     for output in plan.outputs:
-        binding = binding_of(output, flow=plan.flow, spool=FolderSpool(folder / "spool"), **who)
+        binding = binding_of(output, plan, spool=None, **who)
         yield from _checked(f"sink {output.name}", output.sink, output.label, binding)
 
 

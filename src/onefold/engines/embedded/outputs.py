@@ -34,11 +34,11 @@ def all_outputs(plan: Plan, folder: Path) -> Mapping[str, Output]:
     return {**{output.name: output for output in plan.outputs}, DEAD_LETTERS: dead}
 
 
-def binding_of(output: Output, *, flow: str, journal: str, incarnation: Incarnation, spool: Spool) -> Binding:
-    """Who the output's sink works for."""
+def binding_of(output: Output, plan: Plan, *, journal: str, incarnation: Incarnation, spool: Spool | None) -> Binding:
+    """Who the output's sink works for. spool: None where nothing is prepared."""
     return Binding(
         journal=journal,
-        flow=flow,
+        flow=plan.flow,
         lane="0",
         sink=output.name,
         incarnation=incarnation,
@@ -48,6 +48,7 @@ def binding_of(output: Output, *, flow: str, journal: str, incarnation: Incarnat
         guarantee=output.guarantee,
         spool=spool,
         is_shared=output.is_shared,
+        is_together=plan.commit == "together",
     )
 
 

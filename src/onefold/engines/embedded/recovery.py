@@ -188,8 +188,8 @@ def _tokens(plan: Plan, folder: Path, journal_id: str) -> tuple[dict[str, Token 
             notes.append(f"{output.name} keeps no token: rows that it had not taken yet are given up (at-most-once)")
             continue
         try:
-            who: dict[str, Any] = {"flow": plan.flow, "journal": journal_id, "incarnation": Incarnation(1)}
-            binding = binding_of(output, **who, spool=FolderSpool(folder / "spool"))
+            spool = FolderSpool(folder / "spool")
+            binding = binding_of(output, plan, journal=journal_id, incarnation=Incarnation(1), spool=spool)
             tokens[output.name] = output.sink.open(binding)
             left = len(output.sink.handles()) if isinstance(output.sink, TwoPhase) else 0
         finally:
