@@ -214,8 +214,8 @@ class Settings:
     be given them again. max_dead: the share of rows of an epoch's reads that may become dead letters (1.0: all).
     """
 
-    epoch_bytes: int = 16 << 20
-    epoch_rows: int = 200_000
+    epoch_bytes: int = 32 << 20
+    epoch_rows: int = 300_000
     epoch_seconds: float = 0.02
     deliver_bytes: int = 64 << 20
     spool_quota_bytes: int = 8 << 30

@@ -21,8 +21,8 @@ from onefold.settings import names_in
 from onefold.types import Binding, EpochNumber, SealId, Token, TokenMove, canonical_json
 
 __all__ = [
-    "TokenTable", "bound", "last_of_each_key", "misfit", "move_token", "others", "owner_of", "read_token",
-    "session_name", "was_moved", "without_password",
+    "TokenTable", "bound", "demand_token", "last_of_each_key", "misfit", "move_token", "others", "owner_of",
+    "read_token", "session_name", "was_moved", "without_password",
 ]  # fmt: skip
 
 
@@ -85,6 +85,13 @@ def move_token(connection: Any, table: TokenTable, binding: Binding, move: Token
     if moved.rowcount != 1:
         found = read_token(connection, table, binding)
         raise refuse_token(binding, None if same_token(found, move.expected) else found, move.expected)
+
+
+def demand_token(connection: Any, table: TokenTable, binding: Binding, expected: Token | None) -> None:
+    """Raise TokenRefused unless the token is the expected one."""
+    found = read_token(connection, table, binding)
+    if not same_token(found, expected):
+        raise refuse_token(binding, found, expected)
 
 
 def others(connection: Any, table: TokenTable, binding: Binding) -> Sequence[tuple[str, str, str]]:

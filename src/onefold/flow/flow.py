@@ -41,7 +41,7 @@ class Flow:
         name: letters, digits, - _ and .; it names the state and the tokens, so changing it starts anew.
         guarantee: of every sink that does not say otherwise.
         commit: "together" makes every epoch visible in all sinks or in none (two-phase commit).
-        settings: epoch_bytes="16 MiB", keep_settled="1 day", max_dead="1%", …; docs/reference/flow.md lists them.
+        settings: epoch_bytes="32 MiB", keep_settled="1 day", max_dead="1%", …; docs/reference/flow.md lists them.
 
     >>> Flow("revenue", max_dead="1%")
     <Flow revenue: exactly-once, no reads, no outputs>

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from onefold.connectors.databases import last_of_each_key, move_token, others, read_token, session_name
+from onefold.connectors.databases import demand_token, last_of_each_key, move_token, others, read_token, session_name
 from onefold.connectors.mysql.connection import Server, said
 from onefold.connectors.mysql.limits import storable
 from onefold.connectors.mysql.session import Session, end_sessions_of, pymysql
@@ -28,6 +28,7 @@ from onefold.connectors.mysql.tables import (
     is_gone,
     is_there,
     make_table,
+    read_rows,
 )
 from onefold.connectors.mysql.types import declared_type, from_mysql, quoted
 from onefold.connectors.mysql.writing import Writer
@@ -135,7 +136,7 @@ class MysqlSink(SpooledSink):
         session, table = self._session, self._table
         if session is None or table is None:
             raise SinkUnavailable(f"{self.label} was cut off, and is to be opened again.", sink=self.binding.sink)
-        with self._nothing_written(is_commit=True):
+        with self._nothing_written(move, is_commit=True):
             session.execute("START TRANSACTION")
             if move is not None:
                 move_token(session, table, self.binding, move)
@@ -152,16 +153,15 @@ class MysqlSink(SpooledSink):
             session.close()
 
     def read_back(self, binding: Binding) -> tuple[pa.Table, Token | None]:
-        """All rows and the token in one snapshot. Raises SinkUnavailable."""
+        """All rows and the token in one snapshot; of a table that is not there, none. Raises SinkUnavailable."""
         self._binding = binding
         schema = stored_schema(binding)
-        columns = ", ".join(_read(field) for field in schema)
         with self._server.session(SinkUnavailable) as session, self._nothing_written():
             table = self._table_of(session)
             session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             session.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
-            rows = session.execute(f"SELECT {columns} FROM {table.qualified}").fetchall()
-            token = read_token(session, table, binding)
+            rows = read_rows(session, table, schema)
+            token = read_token(session, table, binding) if is_there(session, table.of_tokens) else None
         values = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
         arrays = [from_mysql(column, field.type) for column, field in zip(values, schema, strict=True)]
         return pa.Table.from_arrays(arrays, schema=schema), token
@@ -206,13 +206,15 @@ class MysqlSink(SpooledSink):
             raise self._changed(found, error.next_step) from error
 
     @contextlib.contextmanager
-    def _nothing_written(self, *, is_commit: bool = False) -> Iterator[None]:
+    def _nothing_written(self, move: TokenMove | None = None, *, is_commit: bool = False) -> Iterator[None]:
         """Before COMMIT every failure leaves the tables as they were, once the whole transaction is rolled back: after
         some errors the server has forgotten all of it and would commit what follows, after others one statement."""
         try:
             yield
         except pymysql().Error as error:
             self._roll_back()
+            if move is not None and self._session is None:
+                self._refuse_if_moved(move)
             raise self._failure(error, is_commit=is_commit) from None
         except OnefoldError:
             self._roll_back()
@@ -220,6 +222,11 @@ class MysqlSink(SpooledSink):
         except BaseException:
             self.close()
             raise
+
+    def _refuse_if_moved(self, move: TokenMove) -> None:
+        """A session that ended may have been ended by a newer instance: if that has gone on, say so."""
+        with contextlib.suppress(SinkUnavailable, SinkRefused), self._server.session(SinkUnavailable) as session:
+            demand_token(session, self._table_of(session), self.binding, move.expected)
 
     def _roll_back(self) -> None:
         """Or hang up, which comes to the same."""
@@ -265,9 +272,3 @@ class MysqlSink(SpooledSink):
     def _impossible(self, found: str) -> SinkRefused:
         next_step = "Change the flow's select, or make the table yourself."
         return SinkRefused(f"{self.label} cannot be so.", found=found, next_step=next_step, sink=self.binding.sink)
-
-
-def _read(field: pa.Field) -> str:
-    """A FLOAT is shown with six digits, unless it is asked for as the double that it is."""
-    name = quoted(field.name)
-    return f"CAST({name} AS DOUBLE)" if field.type.equals(pa.float32()) else name

@@ -8,8 +8,9 @@ INSERT … ON DUPLICATE KEY UPDATE.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -23,7 +24,7 @@ from onefold.types import Binding, Token
 
 __all__ = [
     "Shape", "TableName", "definition", "demand_table", "ensure_token_row", "ensure_tokens", "is_gone", "is_there",
-    "make_table",
+    "make_table", "read_rows",
 ]  # fmt: skip
 
 _TOKENS = "_onefold_tokens"
@@ -50,9 +51,14 @@ class TableName:
         """The table of tokens."""
         return f"{quoted(self.tokens_database)}.{quoted(_TOKENS)}"
 
+    @property
+    def of_tokens(self) -> TableName:
+        """The table of tokens, by itself."""
+        return replace(self, database=self.tokens_database, name=_TOKENS, label=self.tokens)
+
     def folded(self) -> TableName:
         """As a server knows it that compares names without case."""
-        return replace(self, database=self.database.lower(), name=self.name.lower())
+        return TableName(self.database.lower(), self.name.lower(), self.tokens_database.lower(), self.label)
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,7 @@ def ensure_tokens(session: Session, table: TableName, binding: Binding) -> None:
     too_long = [name for name in owner_of(binding) if len(name) > OWNER_CHARACTERS]
     if too_long:
         raise SchemaError("A name is too long for the table of tokens.", found=too_long, expected=OWNER_CHARACTERS)
-    tokens = TableName(table.tokens_database, _TOKENS, table.tokens_database, table.tokens)
-    if not is_there(session, tokens):
+    if not is_there(session, table.of_tokens):
         _make_database(session, table.tokens_database)
         text = f"varchar({OWNER_CHARACTERS}) NOT NULL"
         with durable_step("mysql.create"):
@@ -87,7 +92,7 @@ def ensure_tokens(session: Session, table: TableName, binding: Binding) -> None:
                 "epoch bigint NOT NULL, seal varchar(64) NOT NULL, ends longtext NOT NULL, target varchar(300), "
                 f"opened bigint NOT NULL, PRIMARY KEY (flow, lane, sink)) {_options(session)}"
             )
-    _demand_engine(session, tokens, binding)
+    _demand_engine(session, table.of_tokens, binding)
 
 
 def ensure_token_row(session: Session, table: TableName, binding: Binding) -> Token | None:
@@ -179,6 +184,18 @@ def definition(session: Session, table: TableName) -> str:
 def is_there(session: Session, table: TableName) -> bool:
     """Whether there is such a table, which is no view."""
     return _engine(session, table) is not None
+
+
+def read_rows(session: Session, table: TableName, schema: pa.Schema) -> Sequence[tuple[Any, ...]]:
+    """Its rows; none when it is not there. A FLOAT is shown with six digits, unless it is made the double it is."""
+    if not is_there(session, table):
+        return ()
+    columns = ", ".join(
+        f"CAST({quoted(field.name)} AS DOUBLE)" if field.type.equals(pa.float32()) else quoted(field.name)
+        for field in schema
+    )
+    rows: Sequence[tuple[Any, ...]] = session.execute(f"SELECT {columns} FROM {table.qualified}").fetchall()
+    return rows
 
 
 # --------------------------------------------------------------------------------------------------------------- inner

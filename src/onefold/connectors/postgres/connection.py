@@ -57,11 +57,12 @@ class Server:
     """A database of a server.
 
     url: postgresql://user:password@host:port/database?options, as libpq knows it; may hold ${NAME}. tokens: the schema
-    of the table of tokens, which is made when it is missing.
+    of the table of tokens, which is made when it is missing. A schema that is named as the user is would be where that
+    user's unqualified names lead, so the usual one has a name that nobody has.
     """
 
     url: str = field(repr=False)
-    tokens: str = "onefold"
+    tokens: str = "_onefold"
 
     def __post_init__(self) -> None:
         if not isinstance(self.url, str) or not self.url.strip():

@@ -13,7 +13,7 @@ from onefold.types import Mode
 __all__ = ["PostgresDatabase", "PostgresTable", "postgres"]
 
 
-def postgres(url: str, *, tokens: str = "onefold") -> PostgresDatabase:
+def postgres(url: str, *, tokens: str = "_onefold") -> PostgresDatabase:
     """A database of PostgreSQL 15 or later.
 
     Args:

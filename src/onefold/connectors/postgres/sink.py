@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from onefold.connectors.databases import last_of_each_key, move_token, others, read_token, session_name
+from onefold.connectors.databases import demand_token, last_of_each_key, move_token, others, read_token, session_name
 from onefold.connectors.postgres.connection import Server, end_sessions_of, psycopg
 from onefold.connectors.postgres.copying import copy_in
 from onefold.connectors.postgres.tables import (
@@ -22,8 +22,10 @@ from onefold.connectors.postgres.tables import (
     ensure_token_row,
     ensure_tokens,
     is_gone,
+    is_known,
     make_table,
     merge,
+    read_rows,
     staging_table,
 )
 from onefold.connectors.postgres.types import declared_type, from_postgres, quoted
@@ -109,7 +111,7 @@ class PostgresSink(SpooledSink):
             raise SinkUnavailable(
                 f"{self._table.label} was cut off, and is to be opened again.", sink=self.binding.sink
             )
-        with self._nothing_written():
+        with self._nothing_written(move):
             self._connection.execute("BEGIN")
             if move is not None:
                 move_token(self._connection, self._table, self.binding, move)
@@ -127,14 +129,14 @@ class PostgresSink(SpooledSink):
                 connection.close()
 
     def read_back(self, binding: Binding) -> tuple[pa.Table, Token | None]:
-        """All rows and the token in one snapshot. Raises SinkUnavailable."""
+        """All rows and the token in one snapshot; of a table that is not there, none. Raises SinkUnavailable."""
         self._binding = binding
         schema = stored_schema(binding)
-        columns = ", ".join(quoted(name) for name in schema.names)
         with self._server.session(SinkUnavailable) as connection, self._nothing_written():
             connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            rows = connection.execute(f"SELECT {columns} FROM {self._table.qualified}").fetchall()
-            token = read_token(connection, self._table, binding)
+            rows = read_rows(connection, self._table, schema)
+            is_begun = is_known(connection, self._table.tokens)
+            token = read_token(connection, self._table, binding) if is_begun else None
             connection.execute("ROLLBACK")
         values = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
         arrays = [from_postgres(column, field.type) for column, field in zip(values, schema, strict=True)]
@@ -168,12 +170,14 @@ class PostgresSink(SpooledSink):
         merge(connection, table, binding, stage, self._differing)
 
     @contextlib.contextmanager
-    def _nothing_written(self) -> Iterator[None]:
+    def _nothing_written(self, move: TokenMove | None = None) -> Iterator[None]:
         """Before COMMIT every failure leaves the tables as they were: the server forgets an unfinished transaction."""
         try:
             yield
         except psycopg().Error as error:
             self._roll_back()
+            if move is not None and self._connection is None:
+                self._refuse_if_moved(move)
             raise self._failure(error) from None
         except OnefoldError:
             self._roll_back()
@@ -181,6 +185,11 @@ class PostgresSink(SpooledSink):
         except BaseException:
             self.close()
             raise
+
+    def _refuse_if_moved(self, move: TokenMove) -> None:
+        """A session that ended may have been ended by a newer instance: if that has gone on, say so."""
+        with contextlib.suppress(SinkUnavailable, SinkRefused), self._server.session(SinkUnavailable) as connection:
+            demand_token(connection, self._table, self.binding, move.expected)
 
     def _roll_back(self) -> None:
         """Or hang up, which comes to the same."""

@@ -15,7 +15,8 @@ from onefold.errors import SchemaError, SinkRefused
 from onefold.types import Binding, Token
 
 __all__ = [
-    "TableName", "demand_table", "ensure_token_row", "ensure_tokens", "is_gone", "make_table", "merge", "staging_table",
+    "TableName", "demand_table", "ensure_token_row", "ensure_tokens", "is_gone", "is_known", "make_table", "merge",
+    "read_rows", "staging_table",
 ]  # fmt: skip
 
 _STAGE = '"_onefold_stage"'
@@ -49,7 +50,7 @@ class TableName:
 def ensure_tokens(connection: Any, table: TableName) -> None:
     """Make the table of tokens, unless it is there."""
     connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-    if connection.execute("SELECT to_regclass(%s)", [table.tokens]).fetchone()[0] is None:
+    if not is_known(connection, table.tokens):
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(table.tokens_schema)}")
         connection.execute(
             f"CREATE TABLE {table.tokens} (flow text NOT NULL, lane text NOT NULL, sink text NOT NULL, "
@@ -143,6 +144,11 @@ def _is_there(connection: Any, table: TableName) -> bool:
     return row is not None
 
 
+def is_known(connection: Any, qualified: str) -> bool:
+    """Whether there is something of this quoted name."""
+    return connection.execute("SELECT to_regclass(%s)", [qualified]).fetchone()[0] is not None
+
+
 def _columns(connection: Any, table: TableName) -> dict[str, _Column]:
     rows = connection.execute(
         """
@@ -186,6 +192,14 @@ def _demand_key(connection: Any, table: TableName, binding: Binding, found: dict
 
 
 # ---------------------------------------------------------------------------------------------------------------- rows
+
+
+def read_rows(connection: Any, table: TableName, schema: pa.Schema) -> list[tuple[Any, ...]]:
+    """Its rows; none when it is not there."""
+    if not _is_there(connection, table):
+        return []
+    columns = ", ".join(map(quoted, schema.names))
+    return list(connection.execute(f"SELECT {columns} FROM {table.qualified}").fetchall())
 
 
 def staging_table(connection: Any, table: TableName, schema: pa.Schema) -> str:
