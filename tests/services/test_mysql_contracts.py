@@ -17,7 +17,7 @@ def _sink(folder: Path, table: str, mode: Mode, key: tuple[str, ...]) -> MysqlSi
     return sink
 
 
-SINK = SinkCase("mysql", _sink, fences=True)
+SINK = SinkCase("mysql", _sink, fences=True, is_finite=True)
 
 
 @pytest.mark.usefixtures("mysql_database")
