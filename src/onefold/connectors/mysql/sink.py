@@ -185,8 +185,12 @@ class MysqlSink(SpooledSink):
         return table.folded() if session.folds_names else table
 
     def _write(self, session: Session, table: TableName, rows: pa.Table) -> None:
-        """The rows are compared with the table as it is now: it cannot change any more before the transaction ends."""
+        """The table that was looked at when the sink was opened may be another by now: one without transactions, or
+        without its index. Once it was read in the transaction nobody can alter it before that ends."""
         binding = self.binding
+        session.execute(f"SELECT 1 FROM {table.qualified} LIMIT 0")
+        if self._shape is None or definition(session, table) != self._shape.definition:
+            self._demand_again(session, table)
         for batch in rows.to_batches():
             storable(batch, binding, self.label, self._shape, session.packet_bytes)
         writer = Writer(session, table, binding)
@@ -194,16 +198,13 @@ class MysqlSink(SpooledSink):
             writer.append(rows.select(stored_schema(binding).names))
         else:
             writer.upsert(last_of_each_key(rows, binding.key))
-        if self._shape is None or definition(session, table) != self._shape.definition:
-            self._demand_again(session, table)
 
     def _demand_again(self, session: Session, table: TableName) -> None:
-        """An altered table may have taken the rows and changed them, or doubled a key."""
+        """Go on with an altered table that still keeps what it is given. Raises SinkRefused."""
         try:
             self._shape = demand_table(session, table, self.binding)
         except BuildError as error:
-            found = f"{error.summary} {error.found}"
-            raise self._changed(found, error.next_step) from error
+            raise self._changed(f"{error.summary} {error.found}", error.next_step) from error
 
     @contextlib.contextmanager
     def _nothing_written(self, move: TokenMove | None = None, *, is_commit: bool = False) -> Iterator[None]:
