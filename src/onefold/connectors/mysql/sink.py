@@ -22,6 +22,7 @@ from onefold.connectors.mysql.tables import (
     Shape,
     TableName,
     definition,
+    demand_rights,
     demand_table,
     ensure_token_row,
     ensure_tokens,
@@ -118,6 +119,7 @@ class MysqlSink(SpooledSink):
                 make_table(session, table, binding)
             self._shape, self._packet_bytes = demand_table(session, table, binding), session.packet_bytes
             session.execute("START TRANSACTION")
+            demand_rights(session, table, binding)
             token = ensure_token_row(session, table, binding)
             with durable_step("mysql.open"):
                 session.execute("COMMIT")

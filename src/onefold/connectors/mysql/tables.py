@@ -17,14 +17,14 @@ import pyarrow as pa
 from onefold.connectors.databases import bound, misfit, owner_of, read_token, was_moved
 from onefold.connectors.mysql.session import Session
 from onefold.connectors.mysql.types import declared_type, keeps_exactly, key_characters, quoted
-from onefold.connectors.spooling import stored_schema
+from onefold.connectors.spooling import OP_COLUMN, stored_schema
 from onefold.disk import durable_step
 from onefold.errors import SchemaError, SinkRefused
 from onefold.types import Binding, Token
 
 __all__ = [
-    "Shape", "TableName", "definition", "demand_table", "ensure_token_row", "ensure_tokens", "is_gone", "is_there",
-    "make_table", "read_rows",
+    "Shape", "TableName", "definition", "demand_rights", "demand_table", "ensure_token_row", "ensure_tokens",
+    "is_gone", "is_there", "make_table", "read_rows",
 ]  # fmt: skip
 
 _TOKENS = "_onefold_tokens"
@@ -173,6 +173,20 @@ def demand_table(session: Session, table: TableName, binding: Binding) -> Shape:
         {name: there.length for name, there in ours.items() if there.kind.startswith("varchar")},
         {name: there.length for name, there in ours.items() if there.is_counted_in_bytes},
     )
+
+
+def demand_rights(session: Session, table: TableName, binding: Binding) -> None:
+    """Do all that a delivery does, to no row: an epoch is not sealed that could never be delivered.
+
+    Raises the client's error for what this user, or this server, may not do.
+    """
+    names = stored_schema(binding).names
+    columns, first = ", ".join(map(quoted, names)), quoted(names[0])
+    session.execute(f"INSERT INTO {table.qualified} ({columns}) SELECT {columns} FROM {table.qualified} WHERE FALSE")
+    if binding.mode == "upsert":
+        session.execute(f"UPDATE {table.qualified} SET {first} = {first} WHERE FALSE")
+        if OP_COLUMN in binding.schema.names:
+            session.execute(f"DELETE FROM {table.qualified} WHERE FALSE")
 
 
 def definition(session: Session, table: TableName) -> str:
