@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
+import pymysql
 import pytest
 
 from onefold.connectors.mysql.connection import Server
@@ -21,7 +22,7 @@ from onefold.connectors.mysql.types import (
     key_characters,
     quoted,
 )
-from onefold.errors import BuildError, SchemaError
+from onefold.errors import BuildError, SchemaError, SinkRefused, SinkUnavailable
 
 ALPHABET = "aA\"'`\\;-- /*%()$1€ß漢\n\t\u202e{}?:@_\x1a\x00"
 
@@ -210,3 +211,20 @@ def test_a_url_says_how_the_client_connects() -> None:
     assert (arguments["host"], arguments["port"], arguments["database"]) == ("db", 3306, "my shop")
     assert (arguments["user"], arguments["password"]) == ("us@er", "påss".encode())
     assert arguments["ssl"] == {"ca": "/ca.pem", "verify_mode": True, "check_hostname": True}
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (1045, SinkRefused), (1044, SinkRefused), (1049, SinkRefused), (1142, SinkRefused), (1130, SinkRefused),
+        (1040, SinkUnavailable), (1203, SinkUnavailable), (1205, SinkUnavailable), (1213, SinkUnavailable),
+        (1053, SinkUnavailable), (1290, SinkUnavailable), (2003, SinkUnavailable), (2006, SinkUnavailable),
+        (2013, SinkUnavailable),
+    ],
+)  # fmt: skip
+def test_an_error_is_hopeless_or_may_pass_and_shows_no_password(code: int, error: type[Exception]) -> None:
+    found = pymysql.OperationalError(code, "no: it's s@cret, or s%40cret")
+    failure = Server("mysql://me:s%40cret@db/shop").failure(found, SinkUnavailable)
+    assert type(failure) is error
+    assert str(code) in str(failure)
+    assert "cret" not in str(failure)

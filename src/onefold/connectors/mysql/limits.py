@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -92,11 +93,13 @@ class _Rows:
         names = sum(2 * len(name.encode()) + _CELL_BYTES for name in self.rows.schema.names) + _STATEMENT_BYTES
         if self.rows.nbytes * 2 + names < packet_bytes:
             return
-        for start in range(self.rows.num_rows):
-            row = self.rows.slice(start, 1)
-            if row.nbytes * 2 + names < packet_bytes:
-                continue
-            size = names + len(joined([cells(column) for column in row.columns])[0].as_py())
+        sizes = np.zeros(self.rows.num_rows, np.int64)
+        for column in self.rows.columns:
+            if _has_length(column.type):
+                sizes += pc.fill_null(pc.binary_length(_measurable(column)), 0).to_numpy(zero_copy_only=False)
+        for place in np.flatnonzero(sizes * 2 + names >= packet_bytes):
+            literals = [cells(column.slice(int(place), 1)) for column in self.rows.columns]
+            size = names + len(joined(literals)[0].as_py())
             if size >= packet_bytes:
                 expected = f"less than max_allowed_packet, which is {packet_bytes:,}"
                 raise self._refusal("a row", None, f"{size:,} bytes of SQL", expected)
@@ -113,6 +116,11 @@ class _Rows:
             sink=self._sink,
             **where,
         )
+
+
+def _has_length(kind: pa.DataType) -> bool:
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return bool(is_text or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _measurable(column: pa.Array) -> pa.Array:
