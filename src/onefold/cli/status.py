@@ -54,7 +54,8 @@ def _sinks(found: Status) -> Table:
     has_lost = any(sink.rows_given_up for sink in found.sinks)
     table = _table("sink", "guarantee", "surely through epoch", "rows waiting", *(["given up, at most"] * has_lost))
     for sink in found.sinks:
-        cells = [sink.name, sink.guarantee, str(sink.delivered_through), f"{sink.waiting_rows:,}"]
+        waiting = f"{sink.waiting_rows:,}" + (f", {sink.prepared} prepared" if sink.prepared else "")
+        cells = [sink.name, sink.guarantee, str(sink.delivered_through), waiting]
         table.add_row(*cells, *([f"{sink.rows_given_up:,}"] * has_lost))
     return table
 

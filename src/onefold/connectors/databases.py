@@ -21,8 +21,8 @@ from onefold.settings import names_in
 from onefold.types import Binding, EpochNumber, SealId, Token, TokenMove, canonical_json
 
 __all__ = [
-    "TokenTable", "bound", "demand_token", "last_of_each_key", "misfit", "move_token", "others", "owner_of",
-    "read_token", "session_name", "was_moved", "without_password",
+    "TokenTable", "bound", "demand_token", "has_token_row", "last_of_each_key", "misfit", "move_token", "others",
+    "owner_of", "read_token", "session_name", "was_moved", "without_password",
 ]  # fmt: skip
 
 
@@ -69,6 +69,14 @@ def read_token(connection: Any, table: TokenTable, binding: Binding, *, is_locke
     if row is None or not row[0]:
         return None
     return Token(EpochNumber(row[0]), SealId(row[1]), Token.from_json(row[2]).ends)
+
+
+def has_token_row(connection: Any, table: TokenTable, binding: Binding) -> bool:
+    """Whether the sink was ever opened here."""
+    row = connection.execute(
+        f"SELECT 1 FROM {bound(table.tokens)} WHERE flow = %s AND lane = %s AND sink = %s", owner_of(binding)
+    ).fetchone()
+    return row is not None
 
 
 def move_token(connection: Any, table: TokenTable, binding: Binding, move: TokenMove) -> None:

@@ -26,8 +26,20 @@ from onefold.errors import check
 from onefold.testing.chaos_connection import ANSWER_SECONDS, Connection, End, Held
 from onefold.testing.chaos_faults import Fault, Framer, Message, Passing, Side, Stream, faults_of, text_of
 from onefold.testing.chaos_kafka import KafkaFramer
+from onefold.testing.chaos_postgres import PostgresFramer
 
-__all__ = ["Fault", "Framer", "KafkaFramer", "Message", "Passing", "Proxy", "Stream", "faults_of", "text_of"]
+__all__ = [
+    "Fault",
+    "Framer",
+    "KafkaFramer",
+    "Message",
+    "Passing",
+    "PostgresFramer",
+    "Proxy",
+    "Stream",
+    "faults_of",
+    "text_of",
+]
 
 HOST = "127.0.0.1"
 CALL_SECONDS = 60.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 
@@ -16,11 +16,21 @@ from onefold.errors import (
     TargetTaken,
     TokenRefused,
 )
-from onefold.protocols import TwoPhase
-from onefold.testing.contract_case import SinkBench, bits, equal, expect, move, numbered, raises, token, typed_values
-from onefold.types import Guarantee, Receipt
+from onefold.testing.contract_case import (
+    SinkBench,
+    after_restart,
+    bits,
+    equal,
+    expect,
+    move,
+    numbered,
+    raises,
+    token,
+    typed_values,
+)
+from onefold.types import Guarantee
 
-__all__ = ["DELETE_CONTRACTS", "SINK_CONTRACTS", "TWO_PHASE_CONTRACTS", "UPSERT_CONTRACTS"]
+__all__ = ["DELETE_CONTRACTS", "SINK_CONTRACTS", "UPSERT_CONTRACTS"]
 
 HOSTILE = "ta\"b'le; DROP -- ü.日 %s"
 
@@ -92,7 +102,7 @@ def a_receipt_is_enough_on_another_instance(bench: SinkBench) -> None:
     large = bench.prepare(sink, 2, _large())
     sink.close()
     later, _ = bench.instance(2)
-    receipts = [_after_restart(receipt) for receipt in (small, large)]
+    receipts = [after_restart(receipt) for receipt in (small, large)]
     later.commit(receipts, move(0, 2))
     expect(len(bench.ids()) == small.rows + large.rows, "every row of a large epoch arrives once")
 
@@ -304,33 +314,6 @@ def deletes_remove_the_key(bench: SinkBench) -> None:
     expect("_op" not in changes.look()[0][0], "_op is not stored")
 
 
-# ------------------------------------------------------------------------------------------------------------ two-phase
-
-
-def handles_are_listed_until_decided(bench: SinkBench) -> None:
-    """What is staged is listed with journal, incarnation, epoch and seal; committed and aborted ones are not."""
-    sink, _ = bench.instance(3)
-    phases = cast("TwoPhase", sink)
-    receipt = bench.prepare(sink, 1, numbered(1), move=move(0, 1))
-    unwanted = bench.prepare(sink, 2, numbered(2), move=move(1, 2))
-    listed = phases.handles()
-    named = sorted((handle.journal, handle.incarnation, handle.epoch, handle.seal) for handle in listed)
-    owner = bench.binding().journal
-    expected = [(owner, 3, epoch, token(epoch).seal) for epoch in (1, 2)]
-    equal((named, unwanted.rows), (expected, 1), "every staged epoch is listed")
-    equal(bench.ids(), [], "what is staged is not visible")
-    later, _ = bench.instance(4)
-    second = cast("TwoPhase", later)
-    orphan = next(handle for handle in second.handles() if handle.epoch == 2)
-    second.abort(orphan)
-    second.abort(orphan)
-    later.commit([_after_restart(receipt)], move(0, 1))
-    equal((bench.ids(), [*second.handles()]), ([1], []), "committed and aborted handles are gone")
-    for handle in listed:
-        second.abort(handle)
-    equal(bench.ids(), [1], "aborting never touches what is committed")
-
-
 SINK_CONTRACTS = (
     the_token_comes_back_with_its_positions,
     the_first_move_is_insert_if_absent,
@@ -356,17 +339,11 @@ UPSERT_CONTRACTS = (
     an_upsert_without_a_key_is_refused,
 )
 DELETE_CONTRACTS = (deletes_remove_the_key,)
-TWO_PHASE_CONTRACTS = (handles_are_listed_until_decided,)
 
 
 def _large() -> list[dict[str, Any]]:
     """Enough that a sink which stages large epochs natively does so."""
     return [{"id": number, "name": f"{number:064d}"} for number in range(1000, 9000)]
-
-
-def _after_restart(receipt: Receipt) -> Receipt:
-    """As the journal gives it back: only its fields, nothing that lived in memory."""
-    return Receipt(**{**vars(receipt), "detail": dict(receipt.detail)})
 
 
 def _by_id(bench: SinkBench) -> dict[int, list[str]]:

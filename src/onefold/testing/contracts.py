@@ -27,10 +27,10 @@ from onefold.testing.contract_crashes import CRASH_CONTRACTS
 from onefold.testing.contract_sinks import (
     DELETE_CONTRACTS,
     SINK_CONTRACTS,
-    TWO_PHASE_CONTRACTS,
     UPSERT_CONTRACTS,
 )
 from onefold.testing.contract_sources import SOURCE_CONTRACTS, SourceBench
+from onefold.testing.contract_two_phase import TWO_PHASE_CONTRACTS
 from onefold.types import CommitClass, Mode
 
 __all__ = ["Contract", "ContractBroken", "SinkCase", "SourceCase", "sink_contracts", "source_contracts"]

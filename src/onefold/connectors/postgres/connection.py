@@ -24,12 +24,22 @@ from onefold.errors import (
 )
 from onefold.settings import names_in, resolve, show
 
-__all__ = ["Server", "end_sessions_of", "psycopg"]
+__all__ = ["Server", "acknowledge_when_durable", "end_sessions_of", "psycopg"]
 
-CONNECT_SECONDS = 10
+LIVENESS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 20,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 40_000,
+}
+"""A server that vanished without a word is noticed within a minute. libpq's names and units; a URL may say others."""
 
 LOCK_SECONDS = 30
 """How long a statement waits for a lock of somebody else before the sink counts as unavailable."""
+
+ENDING_SECONDS = 10
+"""How long a session that is told to end may take; what it still holds then, the lock on the token's row waits for."""
 
 SCHEMES = ("postgresql", "postgres")
 
@@ -102,15 +112,16 @@ class Server:
     def connect(self, error: type[SinkUnavailable | SourceUnavailable], *, name: str = "onefold") -> Any:
         """See `session`; the caller closes it. name: how the server's views name the session."""
         client = psycopg()
+        url = resolve(self.url, used_in=self.label)
         try:
             return client.connect(
-                resolve(self.url, used_in=self.label),
+                url,
                 autocommit=True,
                 prepare_threshold=None,
-                connect_timeout=CONNECT_SECONDS,
                 client_encoding="utf8",
                 application_name=name,
                 options=_session_options(),
+                **{option: value for option, value in LIVENESS.items() if f"{option}=" not in urlsplit(url).query},
             )
         except client.Error as found:
             raise self.failure(found, error) from None
@@ -134,15 +145,22 @@ class Server:
         return text.strip()
 
 
-def end_sessions_of(connection: Any, name: str) -> None:
-    """Hang up on every other session of this name and user: an earlier instance may sleep on its locks for ever.
+def acknowledge_when_durable(connection: Any) -> None:
+    """Have commits answered when they are on the disk, should the server be set to answer before."""
+    connection.execute(
+        "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+    )
 
-    What it was committing is committed or not when its locks are gone.
+
+def end_sessions_of(connection: Any, name: str) -> None:
+    """Hang up on every other session of this name and user, and wait until they have ended.
+
+    An earlier instance may sleep on its locks for ever. What it was committing or preparing is then done or not.
     """
     connection.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s "
+        "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE application_name = %s "
         "AND usename = current_user AND datname = current_database() AND pid <> pg_backend_pid()",
-        [name],
+        [ENDING_SECONDS * 1000, name],
     )
 
 

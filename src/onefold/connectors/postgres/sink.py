@@ -8,25 +8,36 @@ Source: PostgreSQL's documentation, chapters COPY, MERGE and Transaction Isolati
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from onefold.connectors.databases import demand_token, last_of_each_key, move_token, others, read_token, session_name
-from onefold.connectors.postgres.connection import Server, end_sessions_of, psycopg
+from onefold.clock import SystemClock
+from onefold.connectors.databases import last_of_each_key, move_token, others, session_name
+from onefold.connectors.postgres.connection import Server, acknowledge_when_durable, end_sessions_of, psycopg
 from onefold.connectors.postgres.copying import copy_in
+from onefold.connectors.postgres.prepared import (
+    IS_DISABLED,
+    IS_GONE,
+    abort_prepared,
+    commit_prepared,
+    handle_name,
+    listed,
+    prepare,
+)
 from onefold.connectors.postgres.tables import (
     TableName,
     demand_table,
     ensure_token_row,
     ensure_tokens,
     is_gone,
-    is_known,
     make_table,
     merge,
     read_rows,
-    staging_table,
+    read_token,
+    staging,
 )
 from onefold.connectors.postgres.types import declared_type, from_postgres, quoted
 from onefold.connectors.spooling import (
@@ -34,13 +45,15 @@ from onefold.connectors.spooling import (
     check_names,
     refuse_gone,
     refuse_taken,
+    refuse_token,
     rows_of,
+    same_token,
     stored_schema,
 )
 from onefold.disk import durable_step
-from onefold.errors import OnefoldError, OutcomeUnknown, RowsRefused, SinkRefused, SinkUnavailable
-from onefold.protocols import CheckResult, SinkPromise
-from onefold.types import Binding, CommitClass, Receipt, Token, TokenMove
+from onefold.errors import OnefoldError, OutcomeUnknown, RowsRefused, SinkRefused, SinkUnavailable, check
+from onefold.protocols import CheckResult, Clock, SinkPromise
+from onefold.types import Binding, CommitClass, EpochHead, Handle, Receipt, Token, TokenMove
 
 __all__ = ["PostgresSink"]
 
@@ -48,14 +61,22 @@ _ROWS_AT_FAULT = ("22", "23")
 """Classes of SQLSTATE that say that rows do not fit: data exceptions and violated constraints."""
 
 
+PREPARE_SECONDS = 30.0
+"""How long a server may be away while an epoch is prepared, before the run ends. What others prepared waits for it."""
+
+RETRY_SECONDS = 0.2
+
+
 class PostgresSink(SpooledSink):
     """Append, upsert and deletes; of an upsert the last row of a key wins, and NULL is a key value like any other."""
 
-    def __init__(self, server: Server, table: TableName, *, is_made: bool = False) -> None:
+    def __init__(self, server: Server, table: TableName, *, is_made: bool = False, clock: Clock | None = None) -> None:
         self._server = server
         self._table = table
         self._is_made = is_made
         self._differing: dict[str, str] = {}
+        self._clock: Clock = clock or SystemClock()
+        self._listed: Sequence[Handle] = ()
         self._connection: Any = None
 
     @property
@@ -66,6 +87,7 @@ class PostgresSink(SpooledSink):
             modes=frozenset({"append", "upsert"}),
             target=f"postgres:{self._server.target}:{self._table.schema}.{self._table.name}",
             deletes=True,
+            can_prepare_together=True,
             conditions=(
                 "what the server has acknowledged survives a crash, and a failover: fsync is on, a standby synchronous",
                 "nobody but onefold writes the table of tokens",
@@ -87,8 +109,10 @@ class PostgresSink(SpooledSink):
         name = session_name(self._table, binding)
         self._connection = self._server.connect(SinkUnavailable, name=name)
         with self._nothing_written():
+            acknowledge_when_durable(self._connection)
             with durable_step("postgres.fence"):
                 end_sessions_of(self._connection, name)
+            self._listed = listed(self._connection, self._table, binding)
             self._connection.execute("BEGIN")
             ensure_tokens(self._connection, self._table)
             refuse_taken(binding, self._table.label, others(self._connection, self._table, binding))
@@ -97,29 +121,72 @@ class PostgresSink(SpooledSink):
             if self._is_made:
                 make_table(self._connection, self._table, binding)
             self._differing = demand_table(self._connection, self._table, binding)
-            token = ensure_token_row(self._connection, self._table, binding)
+            token = ensure_token_row(self._connection, self._table, binding, is_locked=not self._listed)
             with durable_step("postgres.create"):
                 self._connection.execute("COMMIT")
             return token
 
+    def prepare(self, epoch: EpochHead, batches: Iterable[pa.RecordBatch]) -> Receipt:
+        """Spool the rows; under commit="together", prepare the transaction that writes them and moves the token.
+
+        That one uses the connection of `commit`: nothing else of this sink is under way then.
+        """
+        if epoch.move is None:
+            return super().prepare(epoch, batches)
+        rows = pa.Table.from_batches(batches, self.binding.schema)
+        name = handle_name(self._table, self.binding, epoch)
+        began, pause = self._clock.monotonic(), threading.Event()
+        while True:
+            try:
+                if self._connection is None:
+                    self._begin_again(epoch.move, name)
+                self._begin_and_write(rows, epoch.move, prepared_as=name)
+                with durable_step("postgres.prepare"):
+                    self._finish(lambda: prepare(self._connected(), name))
+            except (SinkUnavailable, OutcomeUnknown) as error:
+                self.close()
+                if self._clock.monotonic() - began > PREPARE_SECONDS:
+                    raise SinkUnavailable(
+                        f"{self._table.label} took too long.", found=error.found, sink=self.binding.sink
+                    ) from error
+                pause.wait(RETRY_SECONDS)
+            else:
+                return Receipt(epoch.number, "native", rows.num_rows, rows.nbytes, {"name": name})
+
     def commit(self, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
-        """Rows and token in one transaction."""
+        """Rows and token in one transaction: a new one, or the one that was prepared."""
+        prepared = [receipt.detail["name"] for receipt in receipts if receipt.kind == "native"]
+        check(not prepared or len(receipts) == 1, "a prepared epoch is committed alone", sink=self.binding.sink)
+        if prepared:
+            with durable_step("postgres.commit"):
+                self._finish(lambda: commit_prepared(self._connected(), prepared[0]))
+            return
         rows = rows_of(self.binding, receipts)
         if move is None and not rows.num_rows:
             return
-        if self._connection is None:
-            raise SinkUnavailable(
-                f"{self._table.label} was cut off, and is to be opened again.", sink=self.binding.sink
-            )
-        with self._nothing_written(move):
-            self._connection.execute("BEGIN")
-            if move is not None:
-                move_token(self._connection, self._table, self.binding, move)
-            if rows.num_rows:
-                with durable_step("postgres.write"):
-                    self._write(rows)
+        self._begin_and_write(rows, move)
         with durable_step("postgres.commit"):
-            self._finish()
+            self._finish(lambda: self._connected().execute("COMMIT"))
+
+    def handles(self) -> Sequence[Handle]:
+        """Prepared transactions of this sink: those there are, and those that were there before the token was read.
+
+        One that was committed in between is in the token by then, or else would seem to have vanished.
+        """
+        with self._some_session() as connection:
+            now = listed(connection, self._table, self.binding)
+        found = {handle.detail["name"]: handle for handle in (*self._listed, *now)}
+        self._listed = ()
+        return list(found.values())
+
+    def abort(self, handle: Handle) -> None:
+        """Forget a prepared transaction; one that is decided stays so."""
+        with self._some_session() as connection, durable_step("postgres.abort"):
+            try:
+                abort_prepared(connection, handle.detail["name"])
+            except psycopg().Error as error:
+                if error.sqlstate != IS_GONE:
+                    raise
 
     def close(self) -> None:
         """Hang up."""
@@ -135,28 +202,67 @@ class PostgresSink(SpooledSink):
         with self._server.session(SinkUnavailable) as connection, self._nothing_written():
             connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             rows = read_rows(connection, self._table, schema)
-            is_begun = is_known(connection, self._table.tokens)
-            token = read_token(connection, self._table, binding) if is_begun else None
+            token = read_token(connection, self._table, binding)
             connection.execute("ROLLBACK")
         values = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
         arrays = [from_postgres(column, field.type) for column, field in zip(values, schema, strict=True)]
         return pa.Table.from_arrays(arrays, schema=schema), token
 
     def check(self, binding: Binding | None) -> Sequence[CheckResult]:
-        """Does the server let us in, and is the table there? Writes nothing."""
+        """Does the server let us in, is the table there, and is anything prepared and undecided? Writes nothing."""
         what = self._table.label
         try:
             with self._server.session(SinkUnavailable) as connection:
                 found = connection.execute("SELECT to_regclass(%s)", [self._table.qualified]).fetchone()[0]
+                handles = listed(connection, self._table, binding) if binding else ()
         except OnefoldError as error:
             return [CheckResult(what, "failed", str(error.found or error.summary), error.next_step or "")]
         if found is None and not self._is_made:
             return [CheckResult(what, "failed", "there is no such table", "Make it, or say create=True.")]
-        return [CheckResult(what, "ok", "will be made" if found is None else "is there")]
+        findings = [CheckResult(what, "ok", "will be made" if found is None else "is there")]
+        if handles:
+            names = ", ".join(str(handle.detail["name"]) for handle in handles)
+            step = "The next run of the flow decides them by its journal. Decide none by hand unless that is lost."
+            findings.append(CheckResult("prepared transactions", "warning", f"undecided: {names}", step))
+        return findings
 
     # ------------------------------------------------------------------------------------------------------- inner
 
-    def _write(self, rows: pa.Table) -> None:
+    def _connected(self) -> Any:
+        if self._connection is None:
+            raise SinkUnavailable(
+                f"{self._table.label} was cut off, and is to be opened again.", sink=self.binding.sink
+            )
+        return self._connection
+
+    @contextlib.contextmanager
+    def _some_session(self) -> Iterator[Any]:
+        """The sink's own, or another when that was cut off."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._nothing_written())
+            yield self._connection or stack.enter_context(self._server.session(SinkUnavailable))
+
+    def _begin_again(self, move: TokenMove, name: str) -> None:
+        """After a lost session: nobody else has gone on, and what it prepared under this name is forgotten."""
+        found = self.open(self.binding)
+        if not same_token(found, move.expected):
+            raise refuse_token(self.binding, found, move.expected)
+        for handle in self.handles():
+            if handle.detail["name"] == name:
+                self.abort(handle)
+
+    def _begin_and_write(self, rows: pa.Table, move: TokenMove | None, *, prepared_as: str | None = None) -> None:
+        """A transaction with the token's move and the rows in it, not ended yet."""
+        connection = self._connected()
+        with self._nothing_written(move):
+            connection.execute("BEGIN")
+            if move is not None:
+                move_token(connection, self._table, self.binding, move)
+            if rows.num_rows:
+                with durable_step("postgres.write"):
+                    self._write(rows, prepared_as)
+
+    def _write(self, rows: pa.Table, prepared_as: str | None) -> None:
         connection, table, binding = self._connection, self._table, self.binding
         if binding.mode == "append":
             stored = rows.select(stored_schema(binding).names)
@@ -165,9 +271,9 @@ class PostgresSink(SpooledSink):
                 return
         else:
             stored = last_of_each_key(rows, binding.key)
-        stage = staging_table(connection, table, stored.schema)
-        copy_in(connection, stage, stored)
-        merge(connection, table, binding, stage, self._differing)
+        with staging(connection, table, stored.schema, prepared_as=prepared_as) as stage:
+            copy_in(connection, stage, stored)
+            merge(connection, table, binding, stage, self._differing)
 
     @contextlib.contextmanager
     def _nothing_written(self, move: TokenMove | None = None) -> Iterator[None]:
@@ -189,7 +295,9 @@ class PostgresSink(SpooledSink):
     def _refuse_if_moved(self, move: TokenMove) -> None:
         """A session that ended may have been ended by a newer instance: if that has gone on, say so."""
         with contextlib.suppress(SinkUnavailable, SinkRefused), self._server.session(SinkUnavailable) as connection:
-            demand_token(connection, self._table, self.binding, move.expected)
+            found = read_token(connection, self._table, self.binding)
+            if not same_token(found, move.expected):
+                raise refuse_token(self.binding, found, move.expected)
 
     def _roll_back(self) -> None:
         """Or hang up, which comes to the same."""
@@ -199,13 +307,21 @@ class PostgresSink(SpooledSink):
         except psycopg().Error:
             self.close()
 
-    def _finish(self) -> None:
+    def _finish(self, decide: Callable[[], None]) -> None:
         """A constraint that is checked at the end, and a conflict, roll back for certain; of the rest nobody knows."""
         try:
-            self._connection.execute("COMMIT")
+            decide()
         except psycopg().Error as error:
             self.close()
             state = str(error.sqlstate or "")
+            if state == IS_DISABLED:
+                raise SinkRefused(
+                    f'{self._table.label} cannot join commit="together".',
+                    found=_said(error),
+                    next_step="Set max_prepared_transactions of the server to more than the sinks that use it, and "
+                    "restart it.",
+                    sink=self.binding.sink,
+                ) from None
             if state[:2] in _ROWS_AT_FAULT or (state[:2] == "40" and state != "40003"):
                 raise self._failure(error) from None
             raise OutcomeUnknown(

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from onefold.connectors.databases import bound, misfit, owner_of, read_token, was_moved
+from onefold.connectors import databases
+from onefold.connectors.databases import bound, has_token_row, misfit, owner_of, was_moved
 from onefold.connectors.postgres.types import EXPLICIT, declared_type, keeps_exactly, quoted
 from onefold.connectors.spooling import OP_COLUMN, stored_schema
 from onefold.errors import SchemaError, SinkRefused
 from onefold.types import Binding, Token
 
 __all__ = [
-    "TableName", "demand_table", "ensure_token_row", "ensure_tokens", "is_gone", "is_known", "make_table", "merge",
-    "read_rows", "staging_table",
+    "TableName", "demand_table", "ensure_token_row", "ensure_tokens", "is_gone", "make_table", "merge", "read_rows",
+    "read_token", "staging",
 ]  # fmt: skip
 
-_STAGE = '"_onefold_stage"'
 _LOCK = 8_021_714_355_092_310_017
 """An advisory lock of ours: CREATE … IF NOT EXISTS fails when two do it at once."""
 
@@ -50,8 +52,8 @@ class TableName:
 def ensure_tokens(connection: Any, table: TableName) -> None:
     """Make the table of tokens, unless it is there."""
     connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-    if not is_known(connection, table.tokens):
-        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(table.tokens_schema)}")
+    if not _is_known(connection, table.tokens):
+        _ensure_schema(connection, table.tokens_schema)
         connection.execute(
             f"CREATE TABLE {table.tokens} (flow text NOT NULL, lane text NOT NULL, sink text NOT NULL, "
             "epoch bigint NOT NULL, seal text NOT NULL, ends text NOT NULL, target text, "
@@ -59,19 +61,25 @@ def ensure_tokens(connection: Any, table: TableName) -> None:
         )
 
 
-def ensure_token_row(connection: Any, table: TableName, binding: Binding) -> Token | None:
-    """The sink's token, its row locked: whoever was moving it has ended, one way or the other.
+def ensure_token_row(connection: Any, table: TableName, binding: Binding, *, is_locked: bool) -> Token | None:
+    """The sink's token. is_locked: wait until whoever was moving it has ended, one way or the other.
 
+    Prepared transactions of the sink end by our decision alone: where there are any, nobody must wait for them.
     The row is there from the first opening on, because a row that another transaction is about to insert can be
     neither seen nor waited for.
     """
-    owner = owner_of(binding)
-    connection.execute(
-        f"INSERT INTO {bound(table.tokens)} (flow, lane, sink, epoch, seal, ends) VALUES (%s, %s, %s, 0, '', '') "
-        "ON CONFLICT (flow, lane, sink) DO NOTHING",
-        owner,
-    )
-    return read_token(connection, table, binding, is_locked=True)
+    if not has_token_row(connection, table, binding):
+        connection.execute(
+            f"INSERT INTO {bound(table.tokens)} (flow, lane, sink, epoch, seal, ends) VALUES (%s, %s, %s, 0, '', '') "
+            "ON CONFLICT (flow, lane, sink) DO NOTHING",
+            owner_of(binding),
+        )
+    return databases.read_token(connection, table, binding, is_locked=is_locked)
+
+
+def read_token(connection: Any, table: TableName, binding: Binding) -> Token | None:
+    """The sink's token, as far as it is committed."""
+    return databases.read_token(connection, table, binding) if _is_known(connection, table.tokens) else None
 
 
 def is_gone(connection: Any, table: TableName, binding: Binding) -> bool:
@@ -90,7 +98,7 @@ def make_table(connection: Any, table: TableName, binding: Binding) -> None:
     columns = [f"{quoted(field.name)} {declared_type(field, table.label)}" for field in schema]
     if binding.mode == "upsert":
         columns.append(f"UNIQUE NULLS NOT DISTINCT ({', '.join(map(quoted, binding.key))})")
-    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(table.schema)}")
+    _ensure_schema(connection, table.schema)
     connection.execute(f"CREATE TABLE {table.qualified} ({', '.join(columns)})")
 
 
@@ -144,8 +152,13 @@ def _is_there(connection: Any, table: TableName) -> bool:
     return row is not None
 
 
-def is_known(connection: Any, qualified: str) -> bool:
-    """Whether there is something of this quoted name."""
+def _ensure_schema(connection: Any, name: str) -> None:
+    """CREATE SCHEMA IF NOT EXISTS needs the permission to make one even where it is there."""
+    if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [name]).fetchone() is None:
+        connection.execute(f"CREATE SCHEMA {quoted(name)}")
+
+
+def _is_known(connection: Any, qualified: str) -> bool:
     return connection.execute("SELECT to_regclass(%s)", [qualified]).fetchone()[0] is not None
 
 
@@ -202,11 +215,21 @@ def read_rows(connection: Any, table: TableName, schema: pa.Schema) -> list[tupl
     return list(connection.execute(f"SELECT {columns} FROM {table.qualified}").fetchall())
 
 
-def staging_table(connection: Any, table: TableName, schema: pa.Schema) -> str:
-    """A temporary table of the declared types, gone with the transaction."""
+@contextlib.contextmanager
+def staging(connection: Any, table: TableName, schema: pa.Schema, *, prepared_as: str | None) -> Iterator[str]:
+    """A table of the declared types for a part of the transaction; its name as SQL reads it.
+
+    prepared_as: the name under which the transaction is to be prepared. It must not touch temporary tables then, so
+    this one is an ordinary one that is not logged.
+    """
+    kind, stage = "TEMPORARY", "pg_temp._onefold_stage"
+    if prepared_as is not None:
+        mark = hashlib.sha256(prepared_as.encode()).hexdigest()[:24]
+        kind, stage = "UNLOGGED", f"{quoted(table.tokens_schema)}._onefold_stage_{mark}"
     columns = ", ".join(f"{quoted(field.name)} {declared_type(field, table.label)}" for field in schema)
-    connection.execute(f"CREATE TEMPORARY TABLE {_STAGE} ({columns}) ON COMMIT DROP")
-    return _STAGE
+    connection.execute(f"CREATE {kind} TABLE {stage} ({columns})")
+    yield stage
+    connection.execute(f"DROP TABLE {stage}")
 
 
 def merge(connection: Any, table: TableName, binding: Binding, stage: str, differing: Mapping[str, str]) -> None:

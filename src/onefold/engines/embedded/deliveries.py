@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from onefold.engines.embedded.opening import OpenedFlow
+from onefold.engines.embedded.outputs import binding_of
 from onefold.engines.embedded.sealing import Note
 from onefold.errors import (
     InvariantBroken,
@@ -33,7 +34,7 @@ from onefold.steps import (
     RowsWereRefused,
     SinkOpened,
 )
-from onefold.types import Binding, Guarantee, Receipt, Token
+from onefold.types import Guarantee, Receipt, Token
 
 __all__ = ["SinkLanes"]
 
@@ -47,23 +48,16 @@ class SinkLanes:
         self.opened = opened
         self._post = post
         self._note = note
-        self._bindings = {name: self._bind(name) for name in opened.outputs}
-
-    def _bind(self, name: str) -> Binding:
-        output = self.opened.outputs[name]
-        return Binding(
-            journal=self.opened.journal.id,
-            flow=self.opened.plan.flow,
-            lane="0",
-            sink=name,
-            incarnation=self.opened.recovered.incarnation,
-            schema=output.schema,
-            mode=output.mode,
-            key=output.key,
-            guarantee=output.guarantee,
-            spool=self.opened.spool,
-            is_shared=output.is_shared,
-        )
+        self._bindings = {
+            name: binding_of(
+                output,
+                flow=opened.plan.flow,
+                journal=opened.journal.id,
+                incarnation=opened.recovered.incarnation,
+                spool=opened.spool,
+            )
+            for name, output in opened.outputs.items()
+        }
 
     def open(self, name: str) -> None:
         """Open, fence, read the token and list what is prepared."""

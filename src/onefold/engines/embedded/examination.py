@@ -6,10 +6,10 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from onefold.engines.embedded.identity import check_plan, sink_entries
-from onefold.engines.embedded.outputs import all_outputs
+from onefold.engines.embedded.outputs import all_outputs, binding_of
 from onefold.engines.embedded.status import history_of, running_process
 from onefold.errors import OnefoldError, SettingMissing
 from onefold.guarantee.declared import explain
@@ -17,6 +17,8 @@ from onefold.journal import JOURNAL_FILE
 from onefold.plan import Plan
 from onefold.protocols import Check, CheckResult
 from onefold.settings import names_in, resolve
+from onefold.spool import FolderSpool
+from onefold.types import Binding, Incarnation
 
 __all__ = ["demand_settings", "examine"]
 
@@ -31,7 +33,7 @@ def examine(plan: Plan, folder: Path) -> list[CheckResult]:
     settings = list(_settings(plan))
     if any(finding.status == "failed" for finding in settings):  # without its settings a part cannot be looked at
         return [*settings, *_disk(folder)]
-    return [*settings, *_guarantees(plan), *_state(plan, folder), *_disk(folder), *_parts(plan)]
+    return [*settings, *_guarantees(plan), *_state(plan, folder), *_disk(folder), *_parts(plan, folder)]
 
 
 def demand_settings(plan: Plan) -> None:
@@ -97,16 +99,27 @@ def _disk(folder: Path) -> Iterator[CheckResult]:
     yield CheckResult("disk of the state", status, found, "Free some room: the journal and undelivered rows need it.")
 
 
-def _parts(plan: Plan) -> Iterator[CheckResult]:
+def _parts(plan: Plan, folder: Path) -> Iterator[CheckResult]:
     for read in plan.reads():
         yield from _checked(f"source {read.name}", read.source, read.label)
+    who = _who(plan, folder)
     for output in plan.outputs:
-        yield from _checked(f"sink {output.name}", output.sink, output.label)
+        binding = binding_of(output, flow=plan.flow, spool=FolderSpool(folder / "spool"), **who)
+        yield from _checked(f"sink {output.name}", output.sink, output.label, binding)
 
 
-def _checked(what: str, part: object, label: str) -> Iterator[CheckResult]:
+def _who(plan: Plan, folder: Path) -> dict[str, Any]:
+    """Journal and incarnation; of a flow that has not run, or whose journal cannot be read, nobody's."""
+    try:
+        history, journal = history_of(plan.flow, folder)
+    except OnefoldError:
+        return {"journal": "", "incarnation": Incarnation(0)}
+    return {"journal": journal, "incarnation": history.incarnation}
+
+
+def _checked(what: str, part: object, label: str, binding: Binding | None = None) -> Iterator[CheckResult]:
     if not isinstance(part, Check):
         yield CheckResult(what, "ok", f"{label} has nothing to look at before it is opened")
         return
-    for finding in part.check(None):
+    for finding in part.check(binding):
         yield CheckResult(f"{what}: {finding.what}", finding.status, finding.found, finding.next_step)

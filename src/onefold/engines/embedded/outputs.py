@@ -11,10 +11,10 @@ from onefold.connectors.sqlite.sink import SqliteSink
 from onefold.engines.embedded.pipeline import DEAD_LETTERS
 from onefold.operators.reading import DEAD_SCHEMA
 from onefold.plan import Output, Plan
-from onefold.protocols import SinkPromise
-from onefold.types import Guarantee
+from onefold.protocols import SinkPromise, Spool
+from onefold.types import Binding, Guarantee, Incarnation
 
-__all__ = ["DEAD_LETTERS_FILE", "all_outputs"]
+__all__ = ["DEAD_LETTERS_FILE", "all_outputs", "binding_of"]
 
 DEAD_LETTERS_FILE = "dead-letters.sqlite"
 
@@ -32,6 +32,23 @@ def all_outputs(plan: Plan, folder: Path) -> Mapping[str, Output]:
         guarantee=Guarantee.EXACTLY_ONCE,
     )
     return {**{output.name: output for output in plan.outputs}, DEAD_LETTERS: dead}
+
+
+def binding_of(output: Output, *, flow: str, journal: str, incarnation: Incarnation, spool: Spool) -> Binding:
+    """Who the output's sink works for."""
+    return Binding(
+        journal=journal,
+        flow=flow,
+        lane="0",
+        sink=output.name,
+        incarnation=incarnation,
+        schema=output.schema,
+        mode=output.mode,
+        key=output.key,
+        guarantee=output.guarantee,
+        spool=spool,
+        is_shared=output.is_shared,
+    )
 
 
 class _BesideJournal(SqliteSink):

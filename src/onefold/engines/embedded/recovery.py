@@ -17,7 +17,7 @@ from onefold.clock import new_key, new_seal_id, process_name
 from onefold.disk import make_folder, publish
 from onefold.durations import duration_text
 from onefold.engines.embedded.opening import VERSION, journal_location, open_flow
-from onefold.engines.embedded.outputs import DEAD_LETTERS_FILE, all_outputs
+from onefold.engines.embedded.outputs import DEAD_LETTERS_FILE, all_outputs, binding_of
 from onefold.engines.embedded.status import history_of
 from onefold.errors import FileCorrupt, StateUnknown
 from onefold.journal import JOURNAL_FILE, SqliteJournal, locked_folder
@@ -25,7 +25,7 @@ from onefold.plan import AggregateNode, DedupNode, Output, Plan, ReadNode
 from onefold.protocols import Clock, JournalRecord, TwoPhase
 from onefold.records import Seal, SinkEntry, Start
 from onefold.spool import FolderSpool
-from onefold.types import Binding, EpochNumber, Guarantee, Incarnation, RecordNumber, Token
+from onefold.types import EpochNumber, Guarantee, Incarnation, RecordNumber, Token
 
 __all__ = ["Adoption", "Rebuilt", "SinkMeaning", "adopt", "archive_state", "rebuild", "reset_meanings", "what_is_held"]
 
@@ -188,29 +188,15 @@ def _tokens(plan: Plan, folder: Path, journal_id: str) -> tuple[dict[str, Token 
             notes.append(f"{output.name} keeps no token: rows that it had not taken yet are given up (at-most-once)")
             continue
         try:
-            tokens[output.name] = output.sink.open(_binding(plan, output, folder, journal_id))
+            who: dict[str, Any] = {"flow": plan.flow, "journal": journal_id, "incarnation": Incarnation(1)}
+            binding = binding_of(output, **who, spool=FolderSpool(folder / "spool"))
+            tokens[output.name] = output.sink.open(binding)
             left = len(output.sink.handles()) if isinstance(output.sink, TwoPhase) else 0
         finally:
             output.sink.close()
         if left:
             notes.append(f"{output.name} has {left} prepared handles of the lost journal, which stay undecided")
     return tokens, tuple(notes)
-
-
-def _binding(plan: Plan, output: Output, folder: Path, journal_id: str) -> Binding:
-    return Binding(
-        journal=journal_id,
-        flow=plan.flow,
-        lane="0",
-        sink=output.name,
-        incarnation=Incarnation(1),
-        schema=output.schema,
-        mode=output.mode,
-        key=output.key,
-        guarantee=output.guarantee,
-        spool=FolderSpool(folder / "spool"),
-        is_shared=output.is_shared,
-    )
 
 
 def _agreed(plan: Plan, tokens: Mapping[str, Token | None]) -> Token:

@@ -26,6 +26,7 @@ class SinkStatus:
 
     delivered_through: every epoch through this one has surely taken effect here; more may have, which the sink's token
     tells when the flow opens it. waiting_rows: sealed after that. rows_given_up: at-most-once, an upper bound.
+    prepared: how many of these are staged in the sink itself; they are decided and wait to be committed.
     """
 
     name: str
@@ -35,6 +36,7 @@ class SinkStatus:
     delivered_through: EpochNumber
     waiting_rows: int
     rows_given_up: int
+    prepared: int = 0
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def _sinks(plan: Plan, history: History) -> tuple[SinkStatus, ...]:
                 through,
                 sum(part.rows for part in parts),
                 history.given_up.get(name, 0),
+                sum(part.kind == "native" for part in parts),
             )
         )
     return tuple(found)
