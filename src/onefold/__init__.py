@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from onefold.connectors.files import files as files
     from onefold.connectors.kafka import kafka as kafka
     from onefold.connectors.memory import memory as memory
+    from onefold.connectors.mysql import mysql as mysql
     from onefold.connectors.postgres import postgres as postgres
     from onefold.connectors.sqlite import SqliteFile as sqlite  # noqa: N813 - what it makes is a connection
     from onefold.formats.avro import avro as avro
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CommitClass", "Flow", "Guarantee", "OnefoldError", "Stream", "avro", "console", "duckdb", "files", "json_schema",
-    "kafka", "memory", "postgres", "protobuf", "schema_registry", "sqlite", "testing",
+    "kafka", "memory", "mysql", "postgres", "protobuf", "schema_registry", "sqlite", "testing",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
@@ -47,6 +48,7 @@ _CONNECTIONS = {
     "files": ("onefold.connectors.files", "files"),
     "kafka": ("onefold.connectors.kafka", "kafka"),
     "memory": ("onefold.connectors.memory", "memory"),
+    "mysql": ("onefold.connectors.mysql", "mysql"),
     "postgres": ("onefold.connectors.postgres", "postgres"),
     "sqlite": ("onefold.connectors.sqlite", "SqliteFile"),
 }

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from onefold.testing.harness import ForkServer
-from services import kafka, postgres
+from services import kafka, mariadb, postgres
 from services.jars import ServiceMissing
 from services.secured import SecuredBroker
 from tests.services.secured_kafka import PASSWORDS, World
@@ -35,6 +35,16 @@ def database() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def mysql_database() -> Iterator[str]:
+    try:
+        with mariadb.running() as url:
+            os.environ[mariadb.VARIABLE] = url
+            yield url
+    except ServiceMissing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
 def server(cluster: str) -> Iterator[ForkServer]:
     with ForkServer() as started:
         yield started
@@ -42,6 +52,12 @@ def server(cluster: str) -> Iterator[ForkServer]:
 
 @pytest.fixture(scope="session")
 def database_server(database: str) -> Iterator[ForkServer]:
+    with ForkServer() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def mysql_server(mysql_database: str) -> Iterator[ForkServer]:
     with ForkServer() as started:
         yield started
 

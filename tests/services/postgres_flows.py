@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from pathlib import Path
@@ -15,15 +14,13 @@ from onefold.testing.harness import Subject
 from tests.crash import flows, inputs, oracle
 from tests.crash.oracle import Count
 from tests.crash.subjects import may_lose, may_repeat
+from tests.services import database_flows as common
 
 VARIABLE = "ONEFOLD_POSTGRES"
 PROXIED = "ONEFOLD_POSTGRES_PROXIED"
 """Names the way that flows take to the database, where it is not the judge's."""
 
-
-def schema_of(folder: Path) -> str:
-    """A schema that no other folder has."""
-    return f"t{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}"
+schema_of = common.place_of
 
 
 def database(folder: Path) -> Any:
@@ -49,14 +46,7 @@ def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
 
 def ledger(folder: Path) -> of.Flow:
     """Append, a running upsert, and closed windows."""
-    flow = of.Flow("ledger", **flows.TINY)
-    kept = flows.kept(flow, folder)
-    totals = kept.group_by("merchant").agg(payments="count(*)", revenue="sum(amount)")
-    hourly = kept.window("1 hour").group_by("merchant").agg(payments="count(*)", revenue="sum(amount)")
-    kept.append(table(folder, "ledger"))
-    totals.upsert(table(folder, "totals"), key="merchant")
-    hourly.append(table(folder, "hourly"))
-    return flow
+    return common.ledger(folder, table)
 
 
 def together(folder: Path) -> of.Flow:
@@ -70,32 +60,19 @@ def together(folder: Path) -> of.Flow:
     return flow
 
 
-def weaker(folder: Path, guarantee: str) -> of.Flow:
-    """The ledger alone, with a lower guarantee."""
-    flow = of.Flow("weaker", guarantee=guarantee, **flows.SMALL)
-    flows.kept(flow, folder).append(table(folder, "ledger"), name="topic")
-    return flow
-
-
 def at_least_once(folder: Path) -> of.Flow:
     """A repeated delivery may show."""
-    return weaker(folder, "at-least-once")
+    return common.weaker(folder, table, "at-least-once")
 
 
 def at_most_once(folder: Path) -> of.Flow:
     """A delivery may be missing."""
-    return weaker(folder, "at-most-once")
+    return common.weaker(folder, table, "at-most-once")
 
 
 def judge_ledger(folder: Path) -> Count:
     """Every row, every total, every window."""
-    expected, count = flows._expect(folder)
-    count.rows("ledger", expected.ledger(), Counter(rows(folder, flows.LEDGER.format("ledger"))))
-    totals = rows(folder, "SELECT merchant, payments, revenue FROM totals")
-    count.groups("totals", expected.running(), [(row[0], row[1:]) for row in totals])
-    hourly = rows(folder, "SELECT merchant, window_start, payments, revenue FROM hourly")
-    count.groups("hourly", expected.hourly(), [(row[:2], row[2:]) for row in hourly])
-    return count
+    return common.judge_ledger(folder, rows)
 
 
 def judge_together(folder: Path) -> Count:
@@ -116,9 +93,7 @@ def judge_together(folder: Path) -> Count:
 
 def judge_weaker(folder: Path) -> Count:
     """The ledger; what of it is promised, the test says."""
-    expected, count = flows._expect(folder)
-    count.rows("topic", expected.ledger(), Counter(rows(folder, flows.LEDGER.format("ledger"))))
-    return count
+    return common.judge_weaker(folder, rows)
 
 
 LEDGER = Subject(build=ledger, arrive=inputs.arrive, judge=judge_ledger, close=True)

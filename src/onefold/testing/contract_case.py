@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,7 @@ class SinkCase:
         is_local: the target lives in this process only.
         make_unavailable: (folder, table): afterwards the target cannot be opened. None: there is no such state.
         fences: opening an instance ends all earlier ones, even before it commits.
+        is_finite: the target has no infinity; a row with one is refused.
     """
 
     name: str
@@ -52,6 +56,7 @@ class SinkCase:
     is_local: bool = False
     make_unavailable: Callable[[Path, str], None] | None = None
     fences: bool = False
+    is_finite: bool = False
 
 
 @dataclass(frozen=True)
@@ -197,3 +202,43 @@ def raises(error: type[Exception] | tuple[type[Exception], ...], action: Callabl
 def after_restart(receipt: Receipt) -> Receipt:
     """As the journal gives it back: only its fields, nothing that lived in memory."""
     return Receipt(**{**vars(receipt), "detail": dict(receipt.detail)})
+
+
+def bits(value: object) -> object:
+    """Something that equal values share, NaN with NaN."""
+    if isinstance(value, float):
+        return "NaN" if math.isnan(value) else value
+    if isinstance(value, dt.datetime) and value.tzinfo is not None:
+        return value.timestamp(), value.microsecond
+    return value
+
+
+def typed_values() -> list[tuple[pa.DataType, list[Any]]]:
+    """Types, each with values that are hard to keep."""
+    early = dt.datetime(1901, 12, 13, 20, 45, 51, 999999)  # noqa: DTZ001  (naive on purpose)
+    aware = early.replace(tzinfo=dt.UTC)
+    big = Decimal("12345678901234567890123456.0123456789")
+    return [
+        (pa.bool_(), [True, False]),
+        (pa.int8(), [-128, 127]),
+        (pa.int64(), [-(2**63), 2**63 - 1, 2**53 + 1]),
+        (pa.uint64(), [2**64 - 1]),
+        (pa.float32(), [1.5, -0.25]),
+        (pa.float64(), [0.1, 1e308, 5e-324, math.inf]),
+        (pa.decimal128(38, 10), [big, -big, Decimal("0.0000000001")]),
+        (pa.decimal128(18, 2), [Decimal("12.30")]),
+        (pa.string(), ["", "ü日\U0001f600", "a\nb'\"", "NULL", "0123"]),
+        (pa.large_string(), ["x"]),
+        (pa.dictionary(pa.int32(), pa.string()), ["x", "y"]),
+        (pa.binary(), [b"", b"\x00\xff'"]),
+        (pa.date32(), [dt.date(1, 1, 1), dt.date(1969, 12, 31), dt.date(9999, 12, 31)]),
+        (pa.time64("us"), [dt.time(23, 59, 59, 999999)]),
+        (pa.timestamp("us"), [early]),
+        (pa.timestamp("ms"), [early.replace(microsecond=999000)]),
+        (pa.timestamp("us", "UTC"), [aware]),
+        (pa.timestamp("us", "Europe/Berlin"), [aware]),
+        (pa.timestamp("ns"), [early]),
+        (pa.list_(pa.int64()), [[1, None], []]),
+        (pa.struct([("a", pa.int64()), ("b", pa.list_(pa.string()))]), [{"a": 1, "b": ["x", None]}]),
+        (pa.map_(pa.string(), pa.int64()), [[("k", 1)]]),
+    ]

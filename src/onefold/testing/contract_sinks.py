@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import math
-from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 
-from onefold.errors import NotSupported, SchemaError, SinkRefused, SinkUnavailable, TargetTaken, TokenRefused
-from onefold.testing.contract_case import SinkBench, after_restart, equal, expect, move, numbered, raises, token
+from onefold.errors import (
+    NotSupported,
+    RowsRefused,
+    SchemaError,
+    SinkRefused,
+    SinkUnavailable,
+    TargetTaken,
+    TokenRefused,
+)
+from onefold.testing.contract_case import (
+    SinkBench,
+    after_restart,
+    bits,
+    equal,
+    expect,
+    move,
+    numbered,
+    raises,
+    token,
+    typed_values,
+)
 from onefold.types import Guarantee
 
 __all__ = ["DELETE_CONTRACTS", "SINK_CONTRACTS", "UPSERT_CONTRACTS"]
@@ -152,7 +169,7 @@ def names_are_taken_as_they_are(bench: SinkBench) -> None:
 
 def values_are_exact_or_the_type_is_refused(bench: SinkBench) -> None:
     """Every type comes back value for value, or `open` raises a SchemaError that names its column."""
-    typed = {f"c{number}": case for number, case in enumerate(_typed_values())}
+    typed = {f"c{number}": case for number, case in enumerate(typed_values())}
     while typed:
         schema = pa.schema([("id", pa.int64()), *((name, kind) for name, (kind, _) in typed.items())])
         wide = bench.under(schema=schema)
@@ -165,11 +182,24 @@ def values_are_exact_or_the_type_is_refused(bench: SinkBench) -> None:
     expect(bool(typed), "some types can be kept")
     values = {name: [*values, *[None] * 9] for name, (_, values) in typed.items()}
     count = 1 + max(len(values) for _, values in typed.values())
+    if bench.case.is_finite:
+        values = {name: [None if value == math.inf else value for value in column] for name, column in values.items()}
+        _infinity_is_refused(bench)
     rows = [{"id": at, **{name: column[at] for name, column in values.items()}} for at in range(count)]
     sink.commit([wide.prepare(sink, 1, rows)], move(0, 1))
     found = sorted(wide.look()[0], key=lambda row: int(row["id"]))
     for name, (kind, _) in typed.items():
-        equal([_bits(row[name]) for row in found], [_bits(row[name]) for row in rows], f"{kind} is exact")
+        equal([bits(row[name]) for row in found], [bits(row[name]) for row in rows], f"{kind} is exact")
+
+
+def _infinity_is_refused(bench: SinkBench) -> None:
+    """Before the epoch is sealed, or when it is delivered; nothing is written."""
+    floats = bench.under(schema=pa.schema([("id", pa.int64()), ("number", pa.float64())]), table="floats")
+    sink, _ = floats.instance()
+    for number in (math.inf, -math.inf, math.nan):
+        rows = [{"id": 1, "number": number}]
+        raises(RowsRefused, lambda r=rows: sink.commit([floats.prepare(sink, 1, r)], move(0, 1)), "it is refused")  # type: ignore[misc]
+    equal(floats.ids(), [], "a refused row leaves nothing")
 
 
 def a_target_of_another_shape_is_refused(bench: SinkBench) -> None:
@@ -325,42 +355,3 @@ def _by_id(bench: SinkBench) -> dict[int, list[str]]:
 
 def _pair(row: dict[str, Any]) -> tuple[int, str]:
     return row["id"], row["name"]
-
-
-def _bits(value: object) -> object:
-    """Something that equal values share, NaN with NaN."""
-    if isinstance(value, float):
-        return "NaN" if math.isnan(value) else value
-    if isinstance(value, dt.datetime) and value.tzinfo is not None:
-        return value.timestamp(), value.microsecond
-    return value
-
-
-def _typed_values() -> list[tuple[pa.DataType, list[Any]]]:
-    early = dt.datetime(1901, 12, 13, 20, 45, 51, 999999)  # noqa: DTZ001  (naive on purpose)
-    aware = early.replace(tzinfo=dt.UTC)
-    big = Decimal("12345678901234567890123456.0123456789")
-    return [
-        (pa.bool_(), [True, False]),
-        (pa.int8(), [-128, 127]),
-        (pa.int64(), [-(2**63), 2**63 - 1, 2**53 + 1]),
-        (pa.uint64(), [2**64 - 1]),
-        (pa.float32(), [1.5, -0.25]),
-        (pa.float64(), [0.1, 1e308, 5e-324, math.inf]),
-        (pa.decimal128(38, 10), [big, -big, Decimal("0.0000000001")]),
-        (pa.decimal128(18, 2), [Decimal("12.30")]),
-        (pa.string(), ["", "ü日\U0001f600", "a\nb'\"", "NULL", "0123"]),
-        (pa.large_string(), ["x"]),
-        (pa.dictionary(pa.int32(), pa.string()), ["x", "y"]),
-        (pa.binary(), [b"", b"\x00\xff'"]),
-        (pa.date32(), [dt.date(1, 1, 1), dt.date(1969, 12, 31), dt.date(9999, 12, 31)]),
-        (pa.time64("us"), [dt.time(23, 59, 59, 999999)]),
-        (pa.timestamp("us"), [early]),
-        (pa.timestamp("ms"), [early.replace(microsecond=999000)]),
-        (pa.timestamp("us", "UTC"), [aware]),
-        (pa.timestamp("us", "Europe/Berlin"), [aware]),
-        (pa.timestamp("ns"), [early]),
-        (pa.list_(pa.int64()), [[1, None], []]),
-        (pa.struct([("a", pa.int64()), ("b", pa.list_(pa.string()))]), [{"a": 1, "b": ["x", None]}]),
-        (pa.map_(pa.string(), pa.int64()), [[("k", 1)]]),
-    ]

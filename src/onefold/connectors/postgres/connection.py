@@ -10,8 +10,9 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
+from onefold.connectors.databases import without_password
 from onefold.errors import (
     BuildError,
     ExtraMissing,
@@ -161,18 +162,6 @@ def end_sessions_of(connection: Any, name: str) -> None:
         "AND usename = current_user AND datname = current_database() AND pid <> pg_backend_pid()",
         [ENDING_SECONDS * 1000, name],
     )
-
-
-def without_password(url: str) -> str:
-    """The URL as it may be shown; of a text that is none, the text."""
-    try:
-        parts = urlsplit(url)
-        password = parts.password
-    except ValueError:
-        return url
-    if password is None or names_in(password):
-        return url
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{password}@", ":(hidden)@", 1)))
 
 
 _FATAL_TEXTS = {

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote
 
+from onefold.connectors.databases import session_name
 from onefold.connectors.postgres.connection import psycopg
-from onefold.connectors.postgres.tables import TableName, session_name
+from onefold.connectors.postgres.tables import TableName
 from onefold.connectors.spooling import file_name
 from onefold.types import Binding, EpochHead, EpochNumber, Handle, Incarnation, SealId
 

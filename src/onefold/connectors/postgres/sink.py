@@ -12,11 +12,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from onefold.clock import SystemClock
+from onefold.connectors.databases import last_of_each_key, move_token, others, session_name
 from onefold.connectors.postgres.connection import Server, acknowledge_when_durable, end_sessions_of, psycopg
 from onefold.connectors.postgres.copying import copy_in
 from onefold.connectors.postgres.prepared import (
@@ -36,11 +35,8 @@ from onefold.connectors.postgres.tables import (
     is_gone,
     make_table,
     merge,
-    move_token,
-    others,
     read_rows,
     read_token,
-    session_name,
     staging,
 )
 from onefold.connectors.postgres.types import declared_type, from_postgres, quoted
@@ -363,21 +359,3 @@ def _said(error: Any) -> str:
     return "; ".join(text for text in (about.message_primary, about.message_detail, about.context) if text) or str(
         error
     )
-
-
-def last_of_each_key(rows: pa.Table, key: Sequence[str]) -> pa.Table:
-    """One row a key, the last, in order. Keys are one where PostgreSQL takes them for one: all NaN, and both zeros."""
-    keys = [_comparable(rows.column(name)) for name in key]
-    order = pa.array(np.arange(rows.num_rows, dtype=np.int64))
-    names = [f"key {place}" for place in range(len(keys))]
-    groups = pa.table([*keys, order], [*names, "place"]).group_by(names).aggregate([("place", "max")])
-    if groups.num_rows == rows.num_rows:
-        return rows
-    return rows.take(pa.array(np.sort(groups.column("place_max").to_numpy())))
-
-
-def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if not pa.types.is_floating(column.type):
-        return column
-    nan = pa.scalar(float("nan"), column.type)
-    return pc.if_else(pc.is_nan(column), nan, pc.add(column, pa.scalar(0.0, column.type)))

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from onefold.connectors import databases
+from onefold.connectors.databases import bound, has_token_row, misfit, owner_of, was_moved
 from onefold.connectors.postgres.types import EXPLICIT, declared_type, keeps_exactly, quoted
-from onefold.connectors.spooling import OP_COLUMN, refuse_token, same_token, stored_schema
+from onefold.connectors.spooling import OP_COLUMN, stored_schema
 from onefold.errors import SchemaError, SinkRefused
-from onefold.types import Binding, EpochNumber, SealId, Token, TokenMove, canonical_json
+from onefold.types import Binding, Token
 
 __all__ = [
-    "TableName", "demand_table", "ensure_token_row", "ensure_tokens", "is_gone", "make_table", "merge", "move_token",
-    "others", "read_rows", "read_token", "session_name", "staging",
+    "TableName", "demand_table", "ensure_token_row", "ensure_tokens", "is_gone", "make_table", "merge", "read_rows",
+    "read_token", "staging",
 ]  # fmt: skip
 
 _LOCK = 8_021_714_355_092_310_017
@@ -47,12 +49,6 @@ class TableName:
 # --------------------------------------------------------------------------------------------------------------- token
 
 
-def session_name(table: TableName, binding: Binding) -> str:
-    """Names the sessions that may move this token, and no other."""
-    owner = [table.tokens_schema, table.qualified, *_owner(binding)]
-    return f"onefold {hashlib.sha256(canonical_json(owner).encode()).hexdigest()[:24]}"
-
-
 def ensure_tokens(connection: Any, table: TableName) -> None:
     """Make the table of tokens, unless it is there."""
     connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
@@ -72,69 +68,23 @@ def ensure_token_row(connection: Any, table: TableName, binding: Binding, *, is_
     The row is there from the first opening on, because a row that another transaction is about to insert can be
     neither seen nor waited for.
     """
-    if not _token_rows(connection, table, binding):
+    if not has_token_row(connection, table, binding):
         connection.execute(
-            f"INSERT INTO {table.tokens} (flow, lane, sink, epoch, seal, ends) VALUES (%s, %s, %s, 0, '', '') "
+            f"INSERT INTO {bound(table.tokens)} (flow, lane, sink, epoch, seal, ends) VALUES (%s, %s, %s, 0, '', '') "
             "ON CONFLICT (flow, lane, sink) DO NOTHING",
-            _owner(binding),
+            owner_of(binding),
         )
-    return _token(_token_rows(connection, table, binding, is_locked=is_locked))
+    return databases.read_token(connection, table, binding, is_locked=is_locked)
 
 
 def read_token(connection: Any, table: TableName, binding: Binding) -> Token | None:
     """The sink's token, as far as it is committed."""
-    return _token(_token_rows(connection, table, binding)) if _is_known(connection, table.tokens) else None
-
-
-def _token_rows(connection: Any, table: TableName, binding: Binding, *, is_locked: bool = False) -> list[Any]:
-    found = connection.execute(
-        f"SELECT epoch, seal, ends FROM {table.tokens} WHERE flow = %s AND lane = %s AND sink = %s"
-        + (" FOR UPDATE" if is_locked else ""),
-        _owner(binding),
-    )
-    return list(found.fetchall())
-
-
-def _token(rows: Sequence[Any]) -> Token | None:
-    if not rows or not rows[0][0]:
-        return None
-    epoch, seal, ends = rows[0]
-    return Token(EpochNumber(epoch), SealId(seal), Token.from_json(ends).ends)
-
-
-def move_token(connection: Any, table: TableName, binding: Binding, move: TokenMove) -> None:
-    """Compare-and-set: the first statement of the transaction, for it also waits for whoever else moves it.
-
-    Raises TokenRefused.
-    """
-    epoch, seal = (move.expected.epoch, move.expected.seal) if move.expected else (0, "")
-    moved = connection.execute(
-        f"UPDATE {table.tokens} SET epoch = %s, seal = %s, ends = %s, target = %s "
-        "WHERE flow = %s AND lane = %s AND sink = %s AND epoch = %s AND seal = %s",
-        [move.new.epoch, move.new.seal, move.new.to_json(), table.qualified, *_owner(binding), epoch, seal],
-    )
-    if moved.rowcount != 1:
-        found = read_token(connection, table, binding)
-        raise refuse_token(binding, None if same_token(found, move.expected) else found, move.expected)
-
-
-def others(connection: Any, table: TableName, binding: Binding) -> Sequence[tuple[str, str, str]]:
-    """(flow, lane, sink) of every other token for this table."""
-    rows = connection.execute(f"SELECT flow, lane, sink FROM {table.tokens} WHERE target = %s", [table.qualified])
-    return [row for row in rows.fetchall() if list(row) != _owner(binding)]
+    return databases.read_token(connection, table, binding) if _is_known(connection, table.tokens) else None
 
 
 def is_gone(connection: Any, table: TableName, binding: Binding) -> bool:
     """Whether the token was moved with rows of this table, and the table is not there."""
-    moved = connection.execute(
-        f"SELECT 1 FROM {table.tokens} WHERE flow = %s AND lane = %s AND sink = %s AND target = %s AND epoch > 0",
-        [*_owner(binding), table.qualified],
-    ).fetchone()
-    return moved is not None and not _is_there(connection, table)
-
-
-def _owner(binding: Binding) -> list[str]:
-    return [binding.flow, binding.lane, binding.sink]
+    return was_moved(connection, table, binding) and not _is_there(connection, table)
 
 
 # -------------------------------------------------------------------------------------------------------------- schema
@@ -170,15 +120,15 @@ def demand_table(connection: Any, table: TableName, binding: Binding) -> dict[st
         declared = declared_type(field, table.label)
         there = found.get(field.name)
         if there is None or there.is_computed:
-            raise _misfit(table, binding, field.name, "no such column" if there is None else "a computed one", declared)
+            raise misfit(table, binding, field.name, "no such column" if there is None else "a computed one", declared)
         if not keeps_exactly(declared, there.kind):
-            raise _misfit(table, binding, field.name, there.kind, declared)
+            raise misfit(table, binding, field.name, there.kind, declared)
         if there.kind != declared:
             differing[field.name] = there.kind
     ours = set(stored_schema(binding).names)
     for name, column in found.items():
         if name not in ours and column.must_be_given:
-            raise _misfit(table, binding, name, "NOT NULL without a default", "a column that may be left out")
+            raise misfit(table, binding, name, "NOT NULL without a default", "a column that may be left out")
     if binding.mode == "upsert":
         _demand_key(connection, table, binding, found)
     return differing
@@ -232,7 +182,7 @@ def _columns(connection: Any, table: TableName) -> dict[str, _Column]:
 def _demand_key(connection: Any, table: TableName, binding: Binding, found: dict[str, _Column]) -> None:
     for name in binding.key:
         if not found[name].is_deterministic:
-            raise _misfit(table, binding, name, "a collation that takes different texts for one", "a deterministic one")
+            raise misfit(table, binding, name, "a collation that takes different texts for one", "a deterministic one")
     indexes = connection.execute(
         """
         SELECT array_agg(attname ORDER BY attname)::text[]
@@ -252,17 +202,6 @@ def _demand_key(connection: Any, table: TableName, binding: Binding, found: dict
             next_step=f"ALTER TABLE {table.qualified} ADD PRIMARY KEY ({key})",
             sink=binding.sink,
         )
-
-
-def _misfit(table: TableName, binding: Binding, column: str, found: str, expected: str) -> SchemaError:
-    return SchemaError(
-        f"Column {column} of {table.label} is not what the flow writes.",
-        found=found,
-        expected=expected,
-        next_step="Change the flow's select, or alter the table.",
-        sink=binding.sink,
-        column=column,
-    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- rows

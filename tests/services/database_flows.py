@@ -1,0 +1,61 @@
+"""Flows into tables of a database server that are killed, and their judges; which server, the others say."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onefold as of
+from tests.crash import flows
+from tests.crash.oracle import Count
+
+Table = Callable[[Path, str], Any]
+"""The folder's table of a name, as an endpoint."""
+
+Rows = Callable[[Path, str], list[tuple[Any, ...]]]
+"""What a query over the folder's tables gives; nothing where there is no table."""
+
+
+def place_of(folder: Path) -> str:
+    """A name that no other folder has."""
+    return f"t{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}"
+
+
+def ledger(folder: Path, table: Table) -> of.Flow:
+    """Append, a running upsert, and closed windows."""
+    flow = of.Flow("ledger", **flows.TINY)
+    kept = flows.kept(flow, folder)
+    totals = kept.group_by("merchant").agg(payments="count(*)", revenue="sum(amount)")
+    hourly = kept.window("1 hour").group_by("merchant").agg(payments="count(*)", revenue="sum(amount)")
+    kept.append(table(folder, "ledger"))
+    totals.upsert(table(folder, "totals"), key="merchant")
+    hourly.append(table(folder, "hourly"))
+    return flow
+
+
+def weaker(folder: Path, table: Table, guarantee: str) -> of.Flow:
+    """The ledger alone, with a lower guarantee."""
+    flow = of.Flow("weaker", guarantee=guarantee, **flows.SMALL)
+    flows.kept(flow, folder).append(table(folder, "ledger"), name="topic")
+    return flow
+
+
+def judge_ledger(folder: Path, rows: Rows) -> Count:
+    """Every row, every total, every window."""
+    expected, count = flows._expect(folder)
+    count.rows("ledger", expected.ledger(), Counter(rows(folder, flows.LEDGER.format("ledger"))))
+    totals = rows(folder, "SELECT merchant, payments, revenue FROM totals")
+    count.groups("totals", expected.running(), [(row[0], row[1:]) for row in totals])
+    hourly = rows(folder, "SELECT merchant, window_start, payments, revenue FROM hourly")
+    count.groups("hourly", expected.hourly(), [(row[:2], row[2:]) for row in hourly])
+    return count
+
+
+def judge_weaker(folder: Path, rows: Rows) -> Count:
+    """The ledger; what of it is promised, the test says."""
+    expected, count = flows._expect(folder)
+    count.rows("topic", expected.ledger(), Counter(rows(folder, flows.LEDGER.format("ledger"))))
+    return count
