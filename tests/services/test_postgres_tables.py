@@ -254,3 +254,37 @@ def test_a_commit_is_answered_when_it_is_durable_whatever_the_server_is_set_to(
         assert sink._connection.execute("SHOW synchronous_commit").fetchone() == (ours,)  # type: ignore[attr-defined]
     finally:
         sql.execute("ALTER ROLE CURRENT_USER RESET synchronous_commit")
+
+
+@pytest.mark.parametrize("name", ["longer", "abcd  "])
+def test_a_text_that_would_be_cut_off_is_refused(name: str, tmp_path: Path, sql: Any) -> None:
+    sql.execute("CREATE TABLE target (id bigint, name varchar(4), amount numeric(18,2), at timestamp)")
+    feed(tmp_path, "a.jsonl", {**ROW, "name": name})
+    refused = run(tmp_path).stopped_sinks["out"]
+    assert isinstance(refused, RowsRefused)
+    assert name in str(refused.found)
+    assert sql.execute("SELECT count(*) FROM target").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(("key", "lacks"), [((), "INSERT"), (("id",), "INSERT"), (("id",), "UPDATE")])
+def test_who_may_not_write_is_told_so_before_anything_is_sealed(
+    key: Sequence[str], lacks: str, tmp_path: Path, sql: Any, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed(tmp_path, "a.jsonl", ROW)
+    run(tmp_path, is_made=True, key=key)  # its tokens are there
+    schema, parts = flows.schema_of(tmp_path), urlsplit(database)
+    sql.execute("CREATE ROLE poor LOGIN PASSWORD 'secret'")
+    try:
+        for each in (schema, f'"{schema} tokens"'):
+            sql.execute(f"GRANT USAGE ON SCHEMA {each} TO poor")
+            sql.execute(f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA {each} TO poor")
+        sql.execute(f"REVOKE {lacks} ON target FROM poor")
+        way = f"postgresql://poor:secret@{parts.hostname}:{parts.port}{parts.path}"
+        monkeypatch.setenv(flows.PROXIED, way)
+        feed(tmp_path, "b.jsonl", {**ROW, "id": 2})
+        with pytest.raises(SinkRefused, match="lacks a permission"):
+            run(tmp_path, key=key)
+    finally:
+        sql.execute("DROP OWNED BY poor")
+        sql.execute("DROP ROLE poor")
+    assert flow_of(tmp_path, key=key).status(state=tmp_path / "state").epoch == 1

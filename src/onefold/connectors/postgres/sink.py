@@ -29,6 +29,7 @@ from onefold.connectors.postgres.prepared import (
 )
 from onefold.connectors.postgres.tables import (
     TableName,
+    demand_rights,
     demand_table,
     ensure_token_row,
     ensure_tokens,
@@ -39,7 +40,7 @@ from onefold.connectors.postgres.tables import (
     read_token,
     staging,
 )
-from onefold.connectors.postgres.types import declared_type, from_postgres, quoted
+from onefold.connectors.postgres.types import declared_type, from_postgres, quoted, refuse_cut
 from onefold.connectors.spooling import (
     SpooledSink,
     check_names,
@@ -127,6 +128,7 @@ class PostgresSink(SpooledSink):
             if self._is_made:
                 make_table(self._connection, self._table, binding)
             self._differing = demand_table(self._connection, self._table, binding)
+            demand_rights(self._connection, self._table, binding, self._differing)
             token = ensure_token_row(self._connection, self._table, binding, is_locked=not self._listed)
             with durable_step("postgres.create"):
                 self._connection.execute("COMMIT")
@@ -281,6 +283,7 @@ class PostgresSink(SpooledSink):
                 return
         else:
             stored = last_of_each_key(rows, binding.key)
+        refuse_cut(stored, self._differing, table.label, binding.sink)
         with staging(connection, table, stored.schema, prepared_as=prepared_as) as stage:
             copy_in(connection, stage, stored)
             merge(connection, table, binding, stage, self._differing)

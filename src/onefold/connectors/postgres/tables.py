@@ -18,8 +18,8 @@ from onefold.errors import SchemaError, SinkRefused
 from onefold.types import Binding, Token
 
 __all__ = [
-    "TableName", "demand_table", "ensure_token_row", "ensure_tokens", "is_gone", "make_table", "merge", "read_rows",
-    "read_token", "staging",
+    "TableName", "demand_rights", "demand_table", "ensure_token_row", "ensure_tokens", "is_gone", "make_table", "merge",
+    "read_rows", "read_token", "staging",
 ]  # fmt: skip
 
 _LOCK = 8_021_714_355_092_310_017
@@ -132,6 +132,23 @@ def demand_table(connection: Any, table: TableName, binding: Binding) -> dict[st
     if binding.mode == "upsert":
         _demand_key(connection, table, binding, found)
     return differing
+
+
+def demand_rights(connection: Any, table: TableName, binding: Binding, differing: Mapping[str, str]) -> None:
+    """Do all that a delivery does, to no row, and take it back: an epoch is not sealed that could never be delivered.
+
+    Raises the client's error for what this user may not do.
+    """
+    schema = stored_schema(binding)
+    columns = ", ".join(map(quoted, schema.names))
+    nothing = ", ".join(f"NULL::{differing.get(one.name) or declared_type(one, table.label)}" for one in schema)
+    with connection.transaction(force_rollback=True):
+        connection.execute(f"INSERT INTO {table.qualified} ({columns}) SELECT {nothing} WHERE FALSE")
+        if binding.mode == "upsert":
+            first = quoted(schema.names[0])
+            connection.execute(f"UPDATE {table.qualified} SET {first} = {first} WHERE FALSE")
+            if OP_COLUMN in binding.schema.names:
+                connection.execute(f"DELETE FROM {table.qualified} WHERE FALSE")
 
 
 @dataclass(frozen=True)

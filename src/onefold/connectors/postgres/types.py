@@ -6,14 +6,15 @@ Source: PostgreSQL's documentation, chapter Data Types.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from onefold.errors import SchemaError
+from onefold.errors import RowsRefused, SchemaError
 
-__all__ = ["EXPLICIT", "declared_type", "from_postgres", "keeps_exactly", "quoted", "sendable"]
+__all__ = ["EXPLICIT", "declared_type", "from_postgres", "keeps_exactly", "quoted", "refuse_cut", "sendable"]
 
 NAME_BYTES = 63
 """PostgreSQL cuts longer names off, so two could become one."""
@@ -59,6 +60,7 @@ _WIDER = {
 EXPLICIT = ("json", "jsonb", "uuid", "xml")
 """Types that a text becomes only when it is told to. Not those with a length: such a cast would cut the text off."""
 
+_SHORT_TEXT = re.compile(r"character varying\((\d+)\)")
 _NUMERIC = re.compile(r"numeric\((\d+),(-?\d+)\)")
 
 
@@ -82,13 +84,14 @@ def keeps_exactly(declared: str, found: str) -> bool:
     if found == declared:
         return True
     if declared.endswith("[]") or found.endswith("[]"):
-        return declared.endswith("[]") and found.endswith("[]") and keeps_exactly(declared[:-2], found[:-2])
+        is_list = declared.endswith("[]") and found.endswith("[]") and not _SHORT_TEXT.search(found)
+        return is_list and keeps_exactly(declared[:-2], found[:-2])
     wide, narrow = _NUMERIC.fullmatch(found), _NUMERIC.fullmatch(declared)
     if narrow is not None:
         if found == "numeric":
             return True
         return wide is not None and int(wide[2]) >= int(narrow[2])
-    plain = re.sub(r"^character varying\(\d+\)$", "character varying", found)
+    plain = _SHORT_TEXT.sub("character varying", found)
     if wide is not None:
         return declared in ("smallint", "integer", "bigint") and int(wide[2]) >= 0
     return plain in _WIDER.get(declared, ())
@@ -101,6 +104,18 @@ def quoted(name: str) -> str:
             "PostgreSQL cannot have this name.", found=repr(name), expected=f"1 to {NAME_BYTES} bytes without NUL"
         )
     return '"' + name.replace('"', '""') + '"'
+
+
+def refuse_cut(rows: pa.Table, differing: Mapping[str, str], label: str, sink: str) -> None:
+    """Raise RowsRefused for a text that is longer than its column: PostgreSQL cuts one off that ends in spaces."""
+    for name, kind in differing.items():
+        short = _SHORT_TEXT.fullmatch(kind)
+        if short is None:
+            continue
+        is_long = pc.greater(pc.utf8_length(rows.column(name)), int(short[1]))
+        if pc.any(is_long).as_py():
+            text = rows.column(name).filter(is_long)[0].as_py()
+            raise RowsRefused(f"{label} refuses rows.", found=f"{name} = {text!r}", expected=kind, sink=sink)
 
 
 def sendable(rows: pa.Table) -> pa.Table:
