@@ -19,7 +19,7 @@ from urllib.parse import quote
 from services.jars import ServiceMissing
 from services.process import Server, free_port
 
-__all__ = ["VARIABLE", "Postgres", "forget", "running"]
+__all__ = ["VARIABLE", "Postgres", "Standby", "forget", "running"]
 
 VARIABLE = "ONEFOLD_POSTGRES"
 """Names the database of a server to use instead: postgresql://user:password@host[:port]/database. It needs
@@ -105,7 +105,7 @@ class Postgres(Server):
         """As pg_ctl finds out: the port alone is open while it still recovers."""
         lines = _lines(self._pid_file)
         is_ours = self._process is not None and lines[:1] == [str(self._process.pid)]
-        return is_ours and [line.strip() for line in lines[_STATUS_LINE:]] == ["ready"]
+        return is_ours and [line.strip() for line in lines[_STATUS_LINE:]] in (["ready"], ["standby"])
 
     def _forget(self) -> None:
         forget(self._storage)
@@ -117,6 +117,31 @@ class Postgres(Server):
     @property
     def _pid_file(self) -> Path:
         return self._storage / PID_FILE
+
+
+class Standby(Postgres):
+    """A server that follows another one by streaming, until it is promoted.
+
+    Source: PostgreSQL's documentation, chapter Log-Shipping Standby Servers, and the page pg_basebackup.
+    """
+
+    PLACE = "postgres-standby"
+
+    def __init__(self, primary: Postgres) -> None:
+        super().__init__()
+        self._primary = primary
+
+    def _make(self) -> None:
+        how = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
+        self._tool(
+            "pg_basebackup", [_program("pg_basebackup"), "-D", str(self._storage), "-d", self._primary.url, *how]
+        )
+        with (self._storage / "postgresql.conf").open("a") as file:
+            file.write(f"port = '{self._port}'\n")
+
+    def promote(self) -> None:
+        """It takes over: from now on it takes writes."""
+        self._tool("pg_ctl promote", [_program("pg_ctl"), "promote", "-w", "-D", str(self._storage)])
 
 
 @contextlib.contextmanager

@@ -189,7 +189,7 @@ class _Replay:
 
     def _mask(self, line: Line) -> int:
         rows = line.get("rows", {})
-        return sum(1 << self._sinks[name] for name, count in rows.items() if count)
+        return sum(1 << self._sinks[name] for name in rows)
 
     def _seal_id(self, world: World, p: int, line: Line) -> int:
         """The model's id for the line's; a random id belongs to one epoch of one process."""

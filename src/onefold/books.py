@@ -54,10 +54,14 @@ class Books:
         """What an operator emits its readers read."""
         check(rows_in == emitted, "INV-13: what one operator emits the next reads", operator=reader, found=rows_in)
 
-    def sink(self, name: str, rows: pa.Table, *, upserted: int = 0, deleted: int = 0) -> None:
-        """Enter what a sink gets: rows appended, or keys upserted and deleted; and the digest of the rows."""
+    def sink(self, name: str, rows: pa.Table, *, upserted: int = 0, deleted: int = 0, refused: int = 0) -> None:
+        """Enter what a sink gets: rows appended, or keys upserted and deleted; and the digest of the rows.
+
+        refused: rows that it was to get and did not take; they are dead letters.
+        """
         appended = rows.num_rows - upserted - deleted
         self.sinks[name] = {
+            **({"refused": refused} if refused else {}),
             "appended": appended,
             "upserted": upserted,
             "deleted": deleted,

@@ -11,7 +11,7 @@ ARCHITECTURE.md numbers the invariants.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -76,7 +76,8 @@ class _Draft:
     epoch: EpochNumber
     seal: SealId
     ends: Positions
-    rows: Mapping[str, int]
+    rows: dict[str, int]
+    last: frozenset[str]
     waiting: set[str]
     sizes: dict[str, int] = field(default_factory=dict)
     staged: set[str] = field(default_factory=set)
@@ -168,8 +169,8 @@ class EpochCore:
                 return steps
             case OpenFailed(sink, error):
                 return self.courses[sink].open_failed(error)
-            case EpochOffered(seal, ends, rows):
-                return self._open_epoch(seal, ends, rows)
+            case EpochOffered():
+                return self._open_epoch(event)
             case Prepared():
                 return self._prepared(event)
             case PrepareFailed(sink, error):
@@ -224,15 +225,19 @@ class EpochCore:
 
     # ----------------------------------------------------------------------------------------------- open to seal
 
-    def _open_epoch(self, seal: SealId, ends: Positions, rows: Mapping[str, int]) -> list[Step]:
+    def _open_epoch(self, offer: EpochOffered) -> list[Step]:
         check(self.can_offer, "INV-1: one epoch is open at a time")
-        check(set(rows) <= set(self.courses), "rows are for sinks of the flow", found=sorted(rows))
-        epoch = EpochNumber(self.chain.head + 1)
-        rows = {sink: count for sink, count in rows.items() if count}
-        self._draft = _Draft(epoch, seal, ends, rows, waiting=set(rows))
-        token = Header(epoch, seal, self.chain.head_id, ends, {}, {}).token()
+        named = offer.last.union(offer.rows)
+        check(named <= set(self.courses), "rows are for sinks of the flow", found=sorted(named))
+        epoch, seal = EpochNumber(self.chain.head + 1), offer.seal
+        rows = {sink: count for sink, count in offer.rows.items() if count and sink not in offer.last}
+        rows |= {sink: offer.rows.get(sink, 0) for sink in sorted(offer.last)}
+        self._draft = _Draft(epoch, seal, offer.ends, rows, offer.last, waiting=set(rows))
+        token = Header(epoch, seal, self.chain.head_id, offer.ends, {}, {}).token()
         steps: list[Step] = [
-            Prepare(sink, epoch, seal, TokenMove(self.courses[sink].token, token) if self._is_together else None)
+            Prepare(sink, epoch, seal, TokenMove(self.courses[sink].token, token), tuple(rows))
+            if self._is_together
+            else Prepare(sink, epoch, seal)
             for sink in rows
         ]
         return steps or self._seal()
@@ -241,7 +246,11 @@ class EpochCore:
         draft = self._open_draft()
         check(event.sink in draft.waiting, "a sink prepares once", sink=event.sink, epoch=draft.epoch)
         draft.waiting.discard(event.sink)
-        draft.sizes[event.sink] = event.size_bytes
+        if event.is_part:
+            draft.sizes[event.sink] = event.size_bytes
+        else:
+            check(event.sink in draft.last, "only a sink that is prepared last has no part", sink=event.sink)
+            del draft.rows[event.sink]
         if event.is_staged:
             draft.staged.add(event.sink)
         return [] if draft.waiting else self._seal()
@@ -276,12 +285,17 @@ class EpochCore:
     # -------------------------------------------------------------------------------------------------- orphans
 
     def _is_orphan(self, sink: str, handle: Handle) -> bool:
-        """INV-10: only handles of this journal, of a dead incarnation, that no seal waits to deliver."""
+        """INV-10: only handles of this journal, of a dead incarnation, that no seal waits to deliver.
+
+        To no sink: a handle may hold the rows of several, and is listed by others beside them.
+        """
         if handle.journal != self.chain.journal or handle.incarnation >= self._incarnation:
             return False
         header = self.chain.get(handle.epoch)
-        is_sealed = header is not None and header.seal == handle.seal
-        return not (is_sealed and handle.epoch > self.courses[sink].cursor)
+        if header is None or header.seal != handle.seal:
+            return True
+        waiting = self.courses.keys() & {sink, *header.staged}
+        return not any(handle.epoch > self.courses[name].cursor for name in waiting)
 
     def _demand_prepared(self, sink: str, handles: Iterable[Handle]) -> None:
         """Sealed rows that are staged in the sink can come from nowhere else: without them it would try for ever."""

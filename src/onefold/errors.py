@@ -361,6 +361,10 @@ class RowsRefused(SinkError):
 
     code = "rows-refused"
     retry_is_safe = False
+    next_default = (
+        "Keep such rows out with where(…), or let the target take them; PostgreSQL can make dead letters of them: "
+        'commit="together", refused="dead-letter".'
+    )
 
 
 class TooManyDead(OnefoldError):

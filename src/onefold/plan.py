@@ -182,7 +182,8 @@ class Output:
     """One sink of the flow, with what it writes.
 
     latest_by: on upsert, the row of a key with the largest value wins; None: the last in input order.
-    is_shared: other flows or sinks may write to the same target.
+    is_shared: other flows or sinks may write to the same target. is_sifted: rows that the target refuses become dead
+    letters.
     """
 
     name: str
@@ -195,11 +196,14 @@ class Output:
     key: tuple[str, ...] = ()
     latest_by: str | None = None
     is_shared: bool = False
+    is_sifted: bool = False
 
     def binding_shape(self) -> dict[str, JsonValue]:
         """What must not change while epochs wait for this sink."""
+        tokens = self.sink.promise.tokens
         return {
             "target": self.sink.promise.target,
+            **({"tokens": tokens} if tokens else {}),
             "mode": self.mode,
             "key": list(self.key),
             "schema": schema_json(self.schema),
@@ -214,8 +218,8 @@ class Settings:
     be given them again. max_dead: the share of rows of an epoch's reads that may become dead letters (1.0: all).
     """
 
-    epoch_bytes: int = 32 << 20
-    epoch_rows: int = 300_000
+    epoch_bytes: int = 48 << 20
+    epoch_rows: int = 400_000
     epoch_seconds: float = 0.02
     deliver_bytes: int = 64 << 20
     spool_quota_bytes: int = 8 << 30

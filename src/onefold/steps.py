@@ -40,20 +40,28 @@ class OpenFailed:
 
 @dataclass(frozen=True)
 class EpochOffered:
-    """An epoch has been computed. rows: by sink, only sinks that get some. seal: fresh random id."""
+    """An epoch has been computed. rows: by sink, only sinks that get some. seal: fresh random id.
+
+    last: sinks that take what the others refuse: they are prepared behind them, whether or not they have rows so far.
+    """
 
     seal: SealId
     ends: Positions
     rows: Mapping[str, int]
+    last: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The sink's rows of the open epoch are durable and invisible. is_staged: in its own system, not in our spool."""
+    """The sink's rows of the open epoch are durable and invisible. is_staged: in its own system, not in our spool.
+
+    is_part: not, of a sink that is prepared last and has no rows.
+    """
 
     sink: str
     size_bytes: int
     is_staged: bool = False
+    is_part: bool = True
 
 
 @dataclass(frozen=True)
@@ -188,12 +196,13 @@ class OpenSink:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Make the open epoch's rows durable and invisible. move: only under commit="together"."""
+    """Make the open epoch's rows durable and invisible. move, sinks: only under commit="together", see EpochHead."""
 
     sink: str
     epoch: EpochNumber
     seal: SealId
     move: TokenMove | None = None
+    sinks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -121,12 +121,15 @@ class TokenMove:
 class EpochHead:
     """The epoch that rows are prepared for.
 
-    move is given only under commit="together", where the prepared handle itself must contain the token.
+    move and sinks are given only under commit="together", where the prepared handle itself must contain the token.
+    sinks: the names of all that prepare this epoch, in the order in which they are asked. The seal is written when each
+    of them has returned, so one may leave it to a later one to make the rows of both durable.
     """
 
     number: EpochNumber
     seal: SealId
     move: TokenMove | None = None
+    sinks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -205,6 +208,7 @@ class Binding:
         guarantee: exactly-once commits come with a TokenMove; the weaker two without. At-most-once: no client retries.
         spool: the onefold.protocols.Spool to keep rows in by default.
         is_together: the sinks of the flow commit together: prepare is given the token's move.
+        is_sifted: rows that the target refuses are left out of what is prepared, and told (Sifting).
         is_shared: other flows or sinks may write to the same target, and whoever wrote this flow knows it. If not, a
             target that holds a token of another owner is refused (TargetTaken).
     """
@@ -221,3 +225,4 @@ class Binding:
     spool: Any
     is_shared: bool = False
     is_together: bool = False
+    is_sifted: bool = False

@@ -76,11 +76,11 @@ def positions_kept_back() -> None:
     where = runner.where_to_read
 
     def one_back(opened: opening.OpenedFlow) -> Any:
-        ends, number = where(opened)
+        ends, number, settled = where(opened)
         seals = opened.history.seals
         if len(seals) > 1:
             ends = {name: dict(marks) for name, marks in seals[-2][1].ends.items()}
-        return ends, number
+        return ends, number, settled
 
     runner.where_to_read = one_back
 
@@ -90,14 +90,14 @@ def positions_moved_ahead() -> None:
     where = runner.where_to_read
 
     def one_ahead(opened: opening.OpenedFlow) -> Any:
-        ends, number = where(opened)
+        ends, number, settled = where(opened)
         for name, reader in opened.pipeline.readers.items():
             source, memory = reader.node.source, opened.pipeline.memories.get(name)
             source.open(memory.table() if memory is not None else None)
             for partition, mark in ends.get(name, {}).items():
                 ends[name][partition] = source.read(partition, mark, SKIPPED, 0.0).next
             source.close()
-        return ends, number
+        return ends, number, settled
 
     runner.where_to_read = one_ahead
 

@@ -12,7 +12,7 @@ from tests.crash import flows, inputs
 pytestmark = pytest.mark.crash
 
 MOST_BYTES = 900 << 20
-"""Bounded queues of epochs of 32 MiB, decoded; not proportional to the input."""
+"""Bounded queues of epochs of 48 MiB, decoded; not proportional to the input."""
 
 
 def arrive_few(folder: Path, life: int) -> bool:

@@ -77,9 +77,17 @@ CORE = (
     bug(
         "handles that a seal waits for are aborted",
         "epoch.py",
-        "return not (is_sealed and handle.epoch > self.courses[sink].cursor)",
+        "return not any(handle.epoch > self.courses[name].cursor for name in waiting)",
         "return True",
         "simulation",
+    ),
+    bug(
+        "handles that hold rows of another sink are aborted",
+        "epoch.py",
+        "self.courses.keys() & {sink, *header.staged}",
+        "{sink}",
+        "simulation",
+        "core",
     ),
     bug(
         "handles of living incarnations are aborted",

@@ -63,6 +63,12 @@ def mysql_server(mysql_database: str) -> Iterator[ForkServer]:
 
 
 @pytest.fixture(scope="session")
+def both_server(database: str, mysql_database: str) -> Iterator[ForkServer]:
+    with ForkServer() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
 def world() -> Iterator[World]:
     """A secured broker; alice may do what a flow needs with topics in-… and out-…"""
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import onefold as of
-from tests.crash import flows
+from tests.crash import flows, oracle
 from tests.crash.oracle import Count
 
 Table = Callable[[Path, str], Any]
@@ -36,6 +36,20 @@ def ledger(folder: Path, table: Table) -> of.Flow:
     return flow
 
 
+def together(folder: Path, table: Table, other: Table | None = None) -> of.Flow:
+    """Two tables and a data set that show every epoch or none of it; `draw` differs whenever a row is computed.
+
+    other: where the second table is, if not beside the first.
+    """
+    flow = of.Flow("together", commit="together", **flows.SMALL)
+    drawn = flows.kept(flow, folder).select("*", draw="uuid()::VARCHAR")
+    totals = drawn.group_by("merchant").agg(payments="count(*)", revenue="sum(amount)")
+    drawn.append(table(folder, "ledger"))
+    totals.upsert((other or table)(folder, "totals"), key="merchant")
+    drawn.append(of.files(str(folder / "ledger")), name="lake")
+    return flow
+
+
 def weaker(folder: Path, table: Table, guarantee: str) -> of.Flow:
     """The ledger alone, with a lower guarantee."""
     flow = of.Flow("weaker", guarantee=guarantee, **flows.SMALL)
@@ -51,6 +65,25 @@ def judge_ledger(folder: Path, rows: Rows) -> Count:
     count.groups("totals", expected.running(), [(row[0], row[1:]) for row in totals])
     hourly = rows(folder, "SELECT merchant, window_start, payments, revenue FROM hourly")
     count.groups("hourly", expected.hourly(), [(row[:2], row[2:]) for row in hourly])
+    return count
+
+
+def judge_together(folder: Path, rows: Rows, other: Rows | None = None) -> Count:
+    """Every row and every total; the same draws in both ledgers. other: where the totals are."""
+    expected, count = flows._expect(folder)
+    count.rows("ledger", expected.ledger(), Counter(rows(folder, flows.LEDGER.format("ledger"))))
+    totals = (other or rows)(folder, "SELECT merchant, payments, revenue FROM totals")
+    count.groups("totals", expected.running(), [(row[0], row[1:]) for row in totals])
+    count.rows("data set", expected.ledger(), Counter(oracle.parquet_rows(folder / "ledger")))
+    draws = Counter(row[0] for row in rows(folder, "SELECT draw FROM ledger"))
+    count.rows("draws", draws, Counter(row[0] for row in oracle.parquet_rows(folder / "ledger", ["draw"])))
+    return count
+
+
+def judge_left(count: Count, left: list[str]) -> Count:
+    """Nothing prepared is left on the server. left: the names of what is."""
+    if left:
+        count.wrong.append(f"prepared and never decided: {left}")
     return count
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from onefold.testing.harness import (
     ForkServer,
+    Results,
     Schedule,
     Subject,
     at_every_step,
@@ -31,11 +32,12 @@ class Stage:
     schedules: Count = lambda usual: usual
     seed: int = 0
 
-    def play(self, subject: Subject, schedules: Any) -> None:
+    def play(self, subject: Subject, schedules: Any) -> Results:
         """Nothing is lost or duplicated, beyond what the subject accepts."""
         results = run_schedules(subject, schedules, self.folder, self.server)
         print(results.text())
         assert not results.failures, results.text()
+        return results
 
     def steps(self, subject: Subject) -> list[str]:
         """Every durable step of an untouched run."""

@@ -64,10 +64,15 @@ def arrive_out_only(folder: Path, life: int) -> bool:
     return arrive_in_files(folder, life)
 
 
-def produce(topic: str, values: list[bytes], keys: Sequence[bytes | None] | None = None) -> None:
+def produce(
+    topic: str, values: list[bytes], keys: Sequence[bytes | None] | None = None, *, partition: int | None = None
+) -> None:
     """Write values, acknowledged."""
     producer = KafkaProducer(bootstrap_servers=address(), acks="all", linger_ms=5)
-    sent = [producer.send(topic, value, key=keys[place] if keys else None) for place, value in enumerate(values)]
+    sent = [
+        producer.send(topic, value, key=keys[place] if keys else None, partition=partition)
+        for place, value in enumerate(values)
+    ]
     producer.flush()
     for future in sent:
         future.get(timeout=30)

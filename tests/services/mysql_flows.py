@@ -17,6 +17,9 @@ from tests.crash.subjects import may_lose, may_repeat
 from tests.services import database_flows as common
 
 VARIABLE = "ONEFOLD_MARIADB"
+PROXIED = "ONEFOLD_MARIADB_PROXIED"
+"""Names the way that flows take to the database, where it is not the judge's."""
+
 NO_DATABASE, NO_TABLE = 1049, 1146
 
 database_of = common.place_of
@@ -24,7 +27,8 @@ database_of = common.place_of
 
 def database(folder: Path) -> Any:
     """The server's first database, with tokens of the folder's own."""
-    return of.mysql("${ONEFOLD_MARIADB}", tokens=f"{database_of(folder)} 100% tokens")
+    way = PROXIED if PROXIED in os.environ else VARIABLE
+    return of.mysql(f"${{{way}}}", tokens=f"{database_of(folder)} 100% tokens")
 
 
 def table(folder: Path, name: str) -> Any:
@@ -65,9 +69,37 @@ def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
             raise
 
 
+def execute(folder: Path, *statements: str) -> None:
+    """Each by itself, in the folder's database, which is made."""
+    with connect(os.environ[VARIABLE]) as connection:
+        ask(connection, f"CREATE DATABASE IF NOT EXISTS {database_of(folder)}")
+        ask(connection, f"USE {database_of(folder)}")
+        for statement in statements:
+            ask(connection, statement)
+
+
+def is_altering_held_up() -> bool:
+    """Whether an ALTER TABLE waits for somebody."""
+    states = "state LIKE '%metadata lock%' OR state = 'preparing for alter table'"
+    with connect(os.environ[VARIABLE]) as connection:
+        query = f"SELECT 1 FROM information_schema.processlist WHERE info LIKE 'ALTER%' AND ({states})"
+        return bool(ask(connection, query))
+
+
+def left(url: str | None = None) -> list[str]:
+    """The names of what is prepared and undecided on the server. url: another one."""
+    with connect(url or os.environ[VARIABLE]) as connection:
+        return [str(row[3]) for row in ask(connection, "XA RECOVER")]
+
+
 def ledger(folder: Path) -> of.Flow:
     """Append, a running upsert, and closed windows."""
     return common.ledger(folder, table)
+
+
+def together(folder: Path) -> of.Flow:
+    """Two tables and a data set that show every epoch or none of it."""
+    return common.together(folder, table)
 
 
 def at_least_once(folder: Path) -> of.Flow:
@@ -85,11 +117,17 @@ def judge_ledger(folder: Path) -> Count:
     return common.judge_ledger(folder, rows)
 
 
+def judge_together(folder: Path) -> Count:
+    """All of it everywhere, and nothing is left prepared."""
+    return common.judge_left(common.judge_together(folder, rows), left())
+
+
 def judge_weaker(folder: Path) -> Count:
     """The ledger; what of it is promised, the test says."""
     return common.judge_weaker(folder, rows)
 
 
 LEDGER = Subject(build=ledger, arrive=inputs.arrive, judge=judge_ledger, close=True)
+TOGETHER = Subject(build=together, arrive=inputs.arrive, judge=judge_together)
 AT_LEAST_ONCE = Subject(build=at_least_once, arrive=inputs.arrive, judge=judge_weaker, accept=may_repeat)
 AT_MOST_ONCE = Subject(build=at_most_once, arrive=inputs.arrive, judge=judge_weaker, accept=may_lose)

@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from onefold.connectors.databases import session_name
 from onefold.connectors.postgres import sink as sinks
+from onefold.connectors.postgres.connection import Server
+from onefold.connectors.postgres.sessions import Session, Share
 from onefold.connectors.postgres.sink import PostgresSink
 from onefold.connectors.postgres.tables import TableName
 from onefold.types import Binding, Receipt, Token, TokenMove
+from tests.services import database_controls as common
 
 
 def token_moved_afterwards() -> None:
     """Rows in one transaction, the token in the next."""
-    whole = PostgresSink.commit
-
-    def commit(self: PostgresSink, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
-        whole(self, receipts, None)
-        whole(self, [], move)
-
-    PostgresSink.commit = commit  # type: ignore[method-assign]
+    common.token_moved_afterwards(PostgresSink)
 
 
 def token_not_compared() -> None:
     """The token is set, whatever it was, and nobody hangs up on who might do so."""
-
-    def move(connection: Any, table: TableName, binding: Binding, move: TokenMove) -> None:
-        connection.execute(
-            f"UPDATE {table.tokens} SET epoch = %s, seal = %s, ends = %s WHERE flow = %s AND sink = %s",
-            [move.new.epoch, move.new.seal, move.new.to_json(), binding.flow, binding.sink],
-        )
-
-    sinks.move_token = move
-    sessions_left_alone()
+    common.token_not_compared(sinks)
 
 
 def sessions_left_alone() -> None:
     """The compare-and-set alone has to keep a zombie away."""
-    sinks.end_sessions_of = lambda connection, name: None
+    common.sessions_left_alone(sinks)
 
 
 def shown_before_the_decision() -> None:
@@ -46,19 +37,28 @@ def shown_before_the_decision() -> None:
     sinks.commit_prepared = lambda connection, name: None
 
 
+def sessions_not_shared() -> None:
+    """Every sink prepares a transaction of its own."""
+
+    def alone(server: Server, table: TableName, binding: Binding) -> Session:
+        return Session(session_name(table, binding))
+
+    sinks.session_of = alone
+
+
 def token_moved_after_the_handle() -> None:
     """The prepared transaction holds the rows alone; the token follows in one of its own."""
-    begin, commit = PostgresSink._begin_and_write, PostgresSink.commit
+    share, commit = PostgresSink._share, PostgresSink.commit
 
-    def write(self: PostgresSink, rows: Any, move: TokenMove | None, *, prepared_as: str | None = None) -> None:
-        begin(self, rows, None if prepared_as else move, prepared_as=prepared_as)
+    def of_rows(self: PostgresSink, rows: Any, move: TokenMove, name: str) -> Share:
+        return replace(share(self, rows, move, name), move=lambda: None)
 
     def decide(self: PostgresSink, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
         commit(self, receipts, move)
         if any(receipt.kind == "native" for receipt in receipts):
             commit(self, [], move)
 
-    PostgresSink._begin_and_write = write  # type: ignore[method-assign]
+    PostgresSink._share = of_rows  # type: ignore[method-assign]
     PostgresSink.commit = decide  # type: ignore[method-assign]
 
 

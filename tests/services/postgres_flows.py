@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import psycopg
 
 import onefold as of
 from onefold.testing.harness import Subject
-from tests.crash import flows, inputs, oracle
+from tests.crash import inputs
 from tests.crash.oracle import Count
 from tests.crash.subjects import may_lose, may_repeat
 from tests.services import database_flows as common
@@ -44,20 +43,36 @@ def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
             return []
 
 
+def execute(folder: Path, *statements: str) -> None:
+    """Each by itself, in the folder's schema, which is made."""
+    with psycopg.connect(os.environ[VARIABLE], autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema_of(folder)}")
+        connection.execute(f"SET search_path TO {schema_of(folder)}")
+        for statement in statements:
+            connection.execute(statement)
+
+
+def is_altering_held_up() -> bool:
+    """Whether an ALTER TABLE waits for somebody."""
+    query = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'ALTER%' AND wait_event_type = 'Lock'"
+    with psycopg.connect(os.environ[VARIABLE]) as connection:
+        return bool(connection.execute(query).fetchall())
+
+
+def left() -> list[str]:
+    """The names of what is prepared and undecided on the server."""
+    with psycopg.connect(os.environ[VARIABLE]) as connection:
+        return [name for (name,) in connection.execute("SELECT gid FROM pg_prepared_xacts").fetchall()]
+
+
 def ledger(folder: Path) -> of.Flow:
     """Append, a running upsert, and closed windows."""
     return common.ledger(folder, table)
 
 
 def together(folder: Path) -> of.Flow:
-    """Two tables and a data set that show every epoch or none of it; `draw` differs whenever a row is computed."""
-    flow = of.Flow("together", commit="together", **flows.SMALL)
-    drawn = flows.kept(flow, folder).select("*", draw="uuid()::VARCHAR")
-    totals = drawn.group_by("merchant").agg(payments="count(*)", revenue="sum(amount)")
-    drawn.append(table(folder, "ledger"))
-    totals.upsert(table(folder, "totals"), key="merchant")
-    drawn.append(of.files(str(folder / "ledger")), name="lake")
-    return flow
+    """Two tables and a data set that show every epoch or none of it."""
+    return common.together(folder, table)
 
 
 def at_least_once(folder: Path) -> of.Flow:
@@ -76,19 +91,8 @@ def judge_ledger(folder: Path) -> Count:
 
 
 def judge_together(folder: Path) -> Count:
-    """Every row and every total; the same draws in both ledgers; nothing prepared is left."""
-    expected, count = flows._expect(folder)
-    count.rows("ledger", expected.ledger(), Counter(rows(folder, flows.LEDGER.format("ledger"))))
-    totals = rows(folder, "SELECT merchant, payments, revenue FROM totals")
-    count.groups("totals", expected.running(), [(row[0], row[1:]) for row in totals])
-    count.rows("data set", expected.ledger(), Counter(oracle.parquet_rows(folder / "ledger")))
-    draws = Counter(row[0] for row in rows(folder, "SELECT draw FROM ledger"))
-    count.rows("draws", draws, Counter(row[0] for row in oracle.parquet_rows(folder / "ledger", ["draw"])))
-    with psycopg.connect(os.environ[VARIABLE]) as connection:
-        left = connection.execute("SELECT gid FROM pg_prepared_xacts").fetchall()
-    if left:
-        count.wrong.append(f"prepared and never decided: {left}")
-    return count
+    """All of it everywhere, and nothing is left prepared."""
+    return common.judge_left(common.judge_together(folder, rows), left())
 
 
 def judge_weaker(folder: Path) -> Count:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import duckdb
 import psycopg
 import pytest
 
@@ -20,26 +22,29 @@ ROW = '{"order_id": "1", "customer": "a", "amount": "1.50", "at": "2026-01-01T00
 def owned(database: str) -> Iterator[str]:
     """A new database, as its owner sees it; beside it there is a user who may do nothing yet."""
     with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE page")
+        connection.execute("CREATE DATABASE shop")
         connection.execute("CREATE ROLE shop LOGIN PASSWORD 'secret'")
         try:
-            yield urlsplit(database)._replace(path="/page").geturl()
+            yield urlsplit(database)._replace(path="/shop").geturl()
         finally:
-            connection.execute("DROP DATABASE page WITH (FORCE)")
+            connection.execute("DROP DATABASE shop WITH (FORCE)")
             connection.execute("DROP OWNED BY shop")
             connection.execute("DROP ROLE shop")
 
 
 def type_all(page: Path, owned: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Its SQL as the owner; then its first block of Python. What that defined."""
+    """Its SQL as the owner; then its blocks of Python. What they defined, the first block last."""
     typed, parts = list(blocks(page)), urlsplit(owned)
     with psycopg.connect(owned, autocommit=True) as connection:
         for block in typed:
             if block.kind == "sql":
                 connection.execute(block.body)
-    monkeypatch.setenv("PG_URL", f"postgresql://shop:secret@{parts.hostname}:{parts.port}/page")
+    monkeypatch.setenv("PG_URL", f"postgresql://shop:secret@{parts.hostname}:{parts.port}/shop")
     names: dict[str, Any] = {"__name__": "page"}
-    exec(compile(next(block.body for block in typed if block.kind == "python"), str(page), "exec"), names)
+    for block in reversed(typed):
+        if block.kind == "python":
+            exec(compile(block.body, str(page), "exec"), names)
+            names.setdefault("flows", []).append(names["flow"])
     return names
 
 
@@ -61,3 +66,31 @@ def test_the_outbox_of_its_page_can_be_read(owned: str, monkeypatch: pytest.Monk
     with psycopg.connect(owned) as connection:
         connection.execute("INSERT INTO outbox (order_id, amount) VALUES ('x', 1.5), ('y', 2)")
     assert [row["order_id"] for row in orders.preview(2).to_pylist()] == ["x", "y"]
+
+
+def test_the_changes_of_its_page_flow_into_a_copy_and_a_history(
+    owned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = type_all(PAGES / "changes.md", owned, monkeypatch)
+    both, history, copy = names["flows"]
+    with psycopg.connect(owned, autocommit=True) as connection:
+        connection.execute("INSERT INTO orders VALUES (1, 'a', 1.5), (2, 'b', 2)")
+        for flow in (copy, history):
+            flow.run(state=tmp_path / flow.name)
+        connection.execute("DELETE FROM orders WHERE id = 1")
+        connection.execute("UPDATE orders SET amount = 3 WHERE id = 2")
+        for flow in (copy, history):
+            flow.run(state=tmp_path / flow.name)
+        connection.execute("INSERT INTO customers VALUES (7, 'c')")
+        both.run(state=tmp_path / both.name)
+        connection.execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = 'shop'"
+        )
+    with duckdb.connect("copies.duckdb") as connection:
+        assert connection.execute("SELECT id, name FROM customers").fetchall() == [(7, "c")]
+        assert connection.execute("SELECT id, amount FROM orders").fetchall() == [(2, Decimal(3))]
+    with duckdb.connect("shop.duckdb") as connection:
+        assert connection.execute("SELECT id, amount FROM orders").fetchall() == [(2, Decimal(3))]
+        told = connection.execute("SELECT id, what FROM 'lake/orders/**/*.parquet' ORDER BY lsn, what, id").fetchall()
+    assert sorted(told) == [(1, "delete"), (1, "upsert"), (2, "upsert"), (2, "upsert")]

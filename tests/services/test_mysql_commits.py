@@ -43,15 +43,18 @@ def foreign(bench: SinkBench, mysql_database: str) -> Iterator[Any]:
 
 
 def answer(at: str, error: Exception, *, is_done: bool) -> Any:
-    """Session.execute that loses the answer to one statement, done or not, and with it the connection."""
-    whole = Session.execute
+    """Session.execute that loses the answer to one statement, done or not, and with it the connection.
+
+    at: how the statement begins. Only the first of them: whoever tries again is answered.
+    """
+    whole, lost = Session.execute, [error]
 
     def execute(self: Session, sql: Any, values: Any = None) -> Any:
-        if sql == at:
+        if str(sql).startswith(at) and lost:
             if is_done:
                 whole(self, sql, values)
             self._connection._force_close()
-            raise error
+            raise lost.pop()
         return whole(self, sql, values)
 
     return execute
@@ -64,8 +67,7 @@ def test_a_commit_without_an_answer_is_unknown_and_the_token_tells(
     sink, _ = bench.instance(2)
     receipt = bench.prepare(sink, 2, numbered(3))
     with monkeypatch.context() as patch:
-        lost = pymysql.OperationalError(2013, "Lost connection to MySQL server during query")
-        patch.setattr(Session, "execute", answer("COMMIT", lost, is_done=is_done))
+        patch.setattr(Session, "execute", answer("COMMIT", LOST, is_done=is_done))
         with pytest.raises(OutcomeUnknown, match="did not answer a commit"):
             sink.commit([receipt], move(1, 2))
     with pytest.raises(SinkUnavailable, match="is to be opened again"):
@@ -73,6 +75,47 @@ def test_a_commit_without_an_answer_is_unknown_and_the_token_tells(
     _, found = bench.instance(3)
     assert found == (token(2) if is_done else token(1))
     assert bench.ids() == ([1, 2, 3] if is_done else [1, 2])
+
+
+LOST = pymysql.OperationalError(2013, "Lost connection to MySQL server during query")
+
+
+@pytest.mark.parametrize("is_done", [True, False], ids=["landed", "lost"])
+@pytest.mark.parametrize("at", ["XA START", "UPDATE", "INSERT INTO", "XA END", "XA PREPARE"])
+def test_a_prepare_without_an_answer_is_done_again_under_its_name(
+    at: str, is_done: bool, bench: SinkBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink, _ = bench.instance(2)
+    assert isinstance(sink, MysqlSink)
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "execute", answer(at, LOST, is_done=is_done))
+        receipt = bench.prepare(sink, 2, numbered(3), move=move(1, 2))
+    assert [handle.detail for handle in sink.handles()] == [receipt.detail]
+    assert (bench.ids(), bench.look()[1]) == ([1, 2], token(1))
+    sink.commit([receipt], move(1, 2))
+    assert (bench.ids(), bench.look()[1], flows.left()) == ([1, 2, 3], token(2), [])
+
+
+@pytest.mark.parametrize("is_done", [True, False], ids=["landed", "lost"])
+def test_the_commit_of_what_is_prepared_without_an_answer_is_unknown_and_the_token_tells(
+    is_done: bool, bench: SinkBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink, _ = bench.instance(2)
+    receipt = bench.prepare(sink, 2, numbered(3), move=move(1, 2))
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "execute", answer("XA COMMIT", LOST, is_done=is_done))
+        with pytest.raises(OutcomeUnknown, match="did not answer a commit"):
+            sink.commit([receipt], move(1, 2))
+    again, found = bench.instance(3)
+    assert isinstance(again, MysqlSink)
+    if is_done:
+        assert (found, again.handles()) == (token(2), [])
+        with pytest.raises(OutcomeUnknown):  # a second time: decided, and nothing is doubled
+            again.commit([receipt], move(1, 2))
+    else:
+        assert (found, [handle.detail for handle in again.handles()]) == (token(1), [receipt.detail])
+        again.commit([receipt], move(1, 2))
+    assert (bench.ids(), bench.look()[1], flows.left()) == ([1, 2, 3], token(2), [])
 
 
 def test_a_session_that_is_killed_before_it_commits_has_written_nothing(bench: SinkBench, mysql_database: str) -> None:
@@ -128,7 +171,7 @@ def test_a_deadlock_rolls_the_whole_transaction_back(bench: SinkBench, foreign: 
     waiting = "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
     deadline = time.monotonic() + 20
     while flows.ask(foreign, waiting) == [(0,)] and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.2)  # what it shows is as old as the last look, if that was just now
     flows.ask(foreign, "UPDATE target SET name = 'theirs' WHERE id = 1")
     foreign.rollback()
     delivering.join()

@@ -251,7 +251,7 @@ def test_a_commit_is_answered_when_it_is_durable_whatever_the_server_is_set_to(
             SinkCase("postgres", lambda folder, *_: flows.table(folder, "t").as_sink("append", ())), tmp_path
         )
         sink, _ = bench.instance()
-        assert sink._connection.execute("SHOW synchronous_commit").fetchone() == (ours,)  # type: ignore[attr-defined]
+        assert sink._session.connection.execute("SHOW synchronous_commit").fetchone() == (ours,)  # type: ignore[attr-defined]
     finally:
         sql.execute("ALTER ROLE CURRENT_USER RESET synchronous_commit")
 
@@ -288,3 +288,20 @@ def test_who_may_not_write_is_told_so_before_anything_is_sealed(
         sql.execute("DROP OWNED BY poor")
         sql.execute("DROP ROLE poor")
     assert flow_of(tmp_path, key=key).status(state=tmp_path / "state").epoch == 1
+
+
+def test_tokens_that_are_kept_elsewhere_from_now_on_double_nothing(tmp_path: Path, database: str) -> None:
+    """What was delivered is still kept, and the new place has no token."""
+    (tmp_path / "in").mkdir()
+
+    def carry(tokens: str, name: str) -> None:
+        (tmp_path / "in" / name).write_text('{"id": 1}\n')
+        flow = of.Flow("moved")
+        rows = flow.read(of.files(str(tmp_path / "in" / "*.jsonl")), schema={"id": "BIGINT"}, name="in")
+        target = of.postgres(database, tokens=f"{flows.schema_of(tmp_path)} {tokens}")
+        rows.append(target.table("moved", schema=flows.schema_of(tmp_path), create=True))
+        flow.run(state=tmp_path / "state")
+
+    for number, tokens in enumerate(("here", "there", "there")):
+        carry(tokens, f"{number}.jsonl")
+    assert flows.rows(tmp_path, "SELECT id FROM moved") == [(1,)] * 3

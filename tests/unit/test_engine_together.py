@@ -69,6 +69,16 @@ def test_when_one_cannot_prepare_nobody_sees_the_epoch(bench: Bench) -> None:
     assert bench.numbers("a") == bench.numbers("b") == [0, 1, 2, 3]
 
 
+def test_when_one_cannot_prepare_those_after_it_are_not_asked(bench: Bench) -> None:
+    """What they staged would be there after their handles of the epoch were aborted."""
+    bench.feed(4)
+    plan = with_sinks(bench.flow("b", "a", commit="together").plan, {"b": Refuses(bench.memory("b").name)})
+    with pytest.raises(SinkUnavailable):
+        bench.run(plan)
+    asked = [event["sink"] for event in bench.trace if event["do"] == "prepare" and event["epoch"] == 3]
+    assert asked == ["b"]
+
+
 def test_giving_up_an_epoch_leaves_what_a_copy_of_the_journal_prepared(bench: Bench) -> None:
     class PlantsARival(Refuses):
         def prepare(self, epoch: EpochHead, batches: Iterable[pa.RecordBatch]) -> Receipt:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 import onefold as of
+from onefold.connectors.memory.source import MemorySource
 from onefold.engines.embedded import opening
 from onefold.engines.embedded.runner import Run
-from onefold.errors import DiskFailed, Fenced, FileCorrupt
+from onefold.errors import DiskFailed, Fenced, FileCorrupt, InputLost
 from onefold.journal import SqliteJournal
 from onefold.protocols import JournalRecord
 from onefold.types import RecordNumber
@@ -93,3 +94,26 @@ def test_a_run_that_must_end_waits_for_no_more_input(tmp_path: Path) -> None:
     computing.start()
     computing.join(10)
     assert not computing.is_alive()
+
+
+@pytest.mark.parametrize("is_overtaken", [True, False])
+def test_input_that_a_successor_let_the_source_forget_is_no_loss(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, is_overtaken: bool
+) -> None:
+    """The slot was moved on by the successor's settling, and the process that slept reads from before it."""
+    flow = bench.flow("a")
+    bench.feed(1)
+    read = MemorySource.read
+
+    def slept(*_: Any) -> Any:
+        monkeypatch.setattr(MemorySource, "read", read)
+        if is_overtaken:
+            bench.open(flow, is_locked=False).stop()
+        raise InputLost("The slot was moved on by somebody else.")
+
+    monkeypatch.setattr(MemorySource, "read", slept)
+    with (
+        Run(flow.plan, bench.folder, until="drained", is_locked=False) as run,
+        pytest.raises(Fenced if is_overtaken else InputLost),
+    ):
+        run.wait()

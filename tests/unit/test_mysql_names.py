@@ -78,8 +78,9 @@ def test_a_statement_holds_whole_rows_in_order_and_no_more_than_it_may(most_byte
     values = texts(500, 7)
     rows = joined([cells(pa.array(values)), cells(pa.array(range(500)))], before=b"(", after=b"),").slice(3)
     found: list[bytes] = []
-    for part in packed(rows, cut=1, most_bytes=most_bytes, most_rows=most_rows):
+    for of, part in packed(rows, cut=1, most_bytes=most_bytes, most_rows=most_rows):
         rest, count = bytes(part), 0
+        assert b"".join(of.to_pylist())[:-1] == rest
         assert rest[-1:] == b")"
         while rest:
             text, rest = read_as_mysql(rest[1:])

@@ -56,7 +56,9 @@ def _show(letters: Sequence[DeadLetter], counts: Mapping[str, int]) -> None:
 
 
 def _where(letter: DeadLetter) -> str:
-    return " ".join(str(value) for value in json.loads(letter.position).values())
+    """Where it stood in what was read; of a row that a sink refused, in what was prepared for it."""
+    place = json.loads(letter.position)
+    return " ".join(f"{name} {value}" if "epoch" in place else str(value) for name, value in place.items())
 
 
 def _as_json(letter: DeadLetter) -> dict[str, Any]:

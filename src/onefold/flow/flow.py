@@ -17,7 +17,7 @@ from onefold.flow.reading import ReadOptions
 from onefold.flow.run_settings import run_settings
 from onefold.flow.stream import Stream
 from onefold.plan import OP_COLUMN, Output, Plan
-from onefold.protocols import Format, SeesTargets, Sink, describe
+from onefold.protocols import Format, SeesTargets, Sifting, Sink, describe
 from onefold.settings import load_env_file
 from onefold.types import CommitClass, Guarantee, Mode
 
@@ -41,7 +41,7 @@ class Flow:
         name: letters, digits, - _ and .; it names the state and the tokens, so changing it starts anew.
         guarantee: of every sink that does not say otherwise.
         commit: "together" makes every epoch visible in all sinks or in none (two-phase commit).
-        settings: epoch_bytes="32 MiB", keep_settled="1 day", max_dead="1%", …; docs/reference/flow.md lists them.
+        settings: epoch_bytes="48 MiB", keep_settled="1 day", max_dead="1%", …; docs/reference/flow.md lists them.
 
     >>> Flow("revenue", max_dead="1%")
     <Flow revenue: exactly-once, no reads, no outputs>
@@ -200,12 +200,15 @@ class Flow:
         name: str | None = None,
         guarantee: str | Guarantee | None = None,
         shared: bool = False,
+        refused: str = "stop",
     ) -> None:
         sink = _sink_of(endpoint, mode, key)
         label = str(describe(endpoint))
         own = check_name(name or str(getattr(endpoint, "default_name", "") or mode), "A sink")
         wanted = self._guarantee if guarantee is None else _guarantee(guarantee)
-        output = Output(own, "", sink, label, stream.schema.arrow, mode, wanted, key, latest_by, shared)
+        output = Output(
+            own, "", sink, label, stream.schema.arrow, mode, wanted, key, latest_by, shared, _is_sifted(refused)
+        )
         self._check_output(output)
         _refuse_loop(self._plan_through(stream._draft)[0], output)
         drafts = [one.draft for one in self._outputs]
@@ -228,6 +231,8 @@ class Flow:
             )
         if self._commit == "together":
             _check_together(output)
+        if output.is_sifted:
+            _check_sifted(output, self._commit)
 
 
 def _check_beside(flow: str, other: Output, output: Output) -> None:
@@ -266,6 +271,27 @@ def _check_together(output: Output) -> None:
     if output.guarantee is not Guarantee.EXACTLY_ONCE:
         raise GuaranteeRefused(
             'commit="together" is exactly-once in every sink.', found=output.guarantee, sink=output.name, next_step=""
+        )
+
+
+def _is_sifted(refused: str) -> bool:
+    if refused not in ("stop", "dead-letter"):
+        raise BuildError("Refused rows can have one of two ends.", found=repr(refused), expected="stop or dead-letter")
+    return refused == "dead-letter"
+
+
+def _check_sifted(output: Output, commit: str) -> None:
+    if commit != "together":
+        raise NotSupported(
+            "Rows that a sink refuses can become dead letters only while nothing of their epoch is decided.",
+            found=f'commit="{commit}"',
+            expected='commit="together"',
+            sink=output.name,
+            next_step="Without it a sink that refuses rows stops, and the others go on; where(…) can keep them out.",
+        )
+    if not isinstance(output.sink, Sifting):
+        raise NotSupported(
+            f'The sink {output.label} cannot leave out rows that are refused; say refused="stop".', sink=output.name
         )
 
 

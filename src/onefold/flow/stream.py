@@ -230,11 +230,13 @@ class Stream:
         name: str | None = None,
         guarantee: str | Guarantee | None = None,
         shared: bool = False,
+        refused: Literal["stop", "dead-letter"] = "stop",
     ) -> None:
         """Append every row to a sink. Of a windowed aggregate: each window once, when it has closed.
 
         key: columns that messages are keyed by, for sinks whose messages have keys.
         shared: other flows or sinks may write to the same target; if not, a run that finds their token stops there.
+        refused: under commit="together", rows that the target refuses for good end the run, or become dead letters.
         Raises NotSupported for change streams and running aggregates; NameTaken; GuaranteeRefused.
         """
         if self._is_change_stream:
@@ -250,7 +252,9 @@ class Stream:
         keyed = (key,) if isinstance(key, str) else tuple(key)
         for column in keyed:
             columns.existing(column, self._arrow, "key")
-        self._flow._add_output(self, endpoint, mode="append", key=keyed, name=name, guarantee=guarantee, shared=shared)
+        self._flow._add_output(
+            self, endpoint, mode="append", key=keyed, name=name, guarantee=guarantee, shared=shared, refused=refused
+        )
 
     def upsert(
         self,
@@ -261,11 +265,12 @@ class Stream:
         name: str | None = None,
         guarantee: str | Guarantee | None = None,
         shared: bool = False,
+        refused: Literal["stop", "dead-letter"] = "stop",
     ) -> None:
         """Write each row in the place of the one with the same key; the last in input order wins.
 
         latest_by: the row with the largest value wins instead, whenever it comes; the state holds one value a key,
-        of deleted keys too. shared: as in `append`. Of a windowed aggregate: updates at every epoch. Raises
+        of deleted keys too. shared, refused: as in `append`. Of a windowed aggregate: updates at every epoch. Raises
         SchemaError, NotSupported, NameTaken, GuaranteeRefused.
         """
         keys = columns.key_columns(key, self._arrow, "upsert")
@@ -284,6 +289,7 @@ class Stream:
             name=name,
             guarantee=guarantee,
             shared=shared,
+            refused=refused,
         )
 
     # --------------------------------------------------------------------------------------------------------- inner

@@ -9,12 +9,23 @@ from __future__ import annotations
 
 from onefold.protocols.endpoints import Endpoint, describe
 from onefold.protocols.formats import Decoded, Encoder, Format, KnowsColumns, Misfits, WritingFormat
-from onefold.protocols.sinks import Check, CheckResult, ReadBack, Renewing, Sink, SinkPromise, TwoPhase
-from onefold.protocols.sources import Informed, Limit, Read, Reading, SeesTargets, Source, SourcePromise
+from onefold.protocols.sinks import (
+    Check,
+    CheckResult,
+    ReadBack,
+    RefusedRow,
+    Renewing,
+    Sifting,
+    Sink,
+    SinkPromise,
+    TwoPhase,
+)
+from onefold.protocols.sources import Informed, LeavesTraces, Limit, Read, Reading, SeesTargets, Source, SourcePromise
 from onefold.protocols.storage import Clock, Journal, JournalRecord, Spool
 
 __all__ = [
     "Check", "CheckResult", "Clock", "Decoded", "Encoder", "Endpoint", "Format", "Informed", "Journal",
-    "JournalRecord", "KnowsColumns", "Limit", "Misfits", "Read", "ReadBack", "Reading", "Renewing", "SeesTargets",
-    "Sink", "SinkPromise", "Source", "SourcePromise", "Spool", "TwoPhase", "WritingFormat", "describe",
+    "JournalRecord", "KnowsColumns", "LeavesTraces", "Limit", "Misfits", "Read", "ReadBack", "Reading", "RefusedRow",
+    "Renewing", "Sifting",
+    "SeesTargets", "Sink", "SinkPromise", "Source", "SourcePromise", "Spool", "TwoPhase", "WritingFormat", "describe",
 ]  # fmt: skip

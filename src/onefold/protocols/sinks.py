@@ -19,7 +19,7 @@ from onefold.types import (
     TokenMove,
 )
 
-__all__ = ["Check", "CheckResult", "ReadBack", "Renewing", "Sink", "SinkPromise", "TwoPhase"]
+__all__ = ["Check", "CheckResult", "ReadBack", "RefusedRow", "Renewing", "Sifting", "Sink", "SinkPromise", "TwoPhase"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class SinkPromise:
         conditions: sentences that must be true for the promise to hold. conditions_together: those that
             commit="together" adds.
         rows_outlive_token: the token can be lost while the rows stay: then one that is gone says nothing about them.
+        tokens: where the user has the token kept, if that can be elsewhere: it counts as a part of the fingerprint.
     """
 
     commit_class: CommitClass
@@ -44,6 +45,7 @@ class SinkPromise:
     conditions: tuple[str, ...] = ()
     conditions_together: tuple[str, ...] = ()
     rows_outlive_token: bool = False
+    tokens: str = ""
 
 
 @runtime_checkable
@@ -72,6 +74,7 @@ class Sink(Protocol):
     def prepare(self, epoch: EpochHead, batches: Iterable[pa.RecordBatch]) -> Receipt:
         """Take the rows and make them durable but invisible: in binding.spool by default, or staged natively.
 
+        Durable when it returns; of sinks that stage rows in one transaction (EpochHead.sinks), when the last returns.
         May block. If killed inside: nothing is visible. What was staged natively is named by journal, incarnation,
         epoch and seal, and listed by `handles` (TwoPhase): only the core can tell a leftover from rows that a seal
         still refers to, so `open` never removes staged rows; `abort` does, when asked.
@@ -108,6 +111,26 @@ class TwoPhase(Protocol):
 
     def abort(self, handle: Handle) -> None:
         """Remove one. Idempotent. If killed inside: it is there or not. Never touches a committed one."""
+        ...
+
+
+@dataclass(frozen=True)
+class RefusedRow:
+    """A row that the target does not take. row: its place in what was to be prepared. why: the target's words."""
+
+    row: int
+    why: str
+
+
+@runtime_checkable
+class Sifting(Protocol):
+    """A two-phase sink that can prepare an epoch without the rows that its target refuses: see Binding.is_sifted.
+
+    If one of two rows that exclude each other is refused, it is the later.
+    """
+
+    def refused(self) -> Sequence[RefusedRow]:
+        """What was left out of the epoch prepared last, in order. Asked when every sink has prepared it. Pure."""
         ...
 
 

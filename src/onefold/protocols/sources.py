@@ -14,7 +14,7 @@ from onefold.types import (
     Position,
 )
 
-__all__ = ["Informed", "Limit", "Read", "Reading", "SeesTargets", "Source", "SourcePromise"]
+__all__ = ["Informed", "LeavesTraces", "Limit", "Read", "Reading", "SeesTargets", "Source", "SourcePromise"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,15 @@ class Informed(Protocol):
 
 
 @runtime_checkable
+class LeavesTraces(Protocol):
+    """A source that leaves something behind on its server when it is read, such as a replication slot."""
+
+    def glance(self) -> Source:
+        """A source of rows like its own that leaves nothing: for `preview`. Pure."""
+        ...
+
+
+@runtime_checkable
 class SeesTargets(Protocol):
     """A source that may read what a sink writes: a flow that feeds itself is refused unless the sink is shared."""
 
@@ -101,7 +110,7 @@ class SeesTargets(Protocol):
 
 @runtime_checkable
 class Source(Protocol):
-    """A place to read from. Used by one thread at a time, all verbs but `settle` by the reading thread."""
+    """A place to read from. Read by one thread; `settle` and `close` come from another."""
 
     @property
     def promise(self) -> SourcePromise:
@@ -138,7 +147,8 @@ class Source(Protocol):
     def settle(self, positions: Mapping[PartitionId, Position]) -> None:
         """Everything before these positions has taken effect for good: the source may forget it.
 
-        Idempotent, advisory, may be skipped or repeated after a crash; called from the conductor's thread.
+        Idempotent, advisory, repeated when a source is opened again. Only between `open` and `close`; it may come
+        while another thread reads.
         """
         ...
 

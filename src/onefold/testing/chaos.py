@@ -26,6 +26,7 @@ from onefold.errors import check
 from onefold.testing.chaos_connection import ANSWER_SECONDS, Connection, End, Held
 from onefold.testing.chaos_faults import Fault, Framer, Message, Passing, Side, Stream, faults_of, text_of
 from onefold.testing.chaos_kafka import KafkaFramer
+from onefold.testing.chaos_mysql import MysqlFramer
 from onefold.testing.chaos_postgres import PostgresFramer
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Framer",
     "KafkaFramer",
     "Message",
+    "MysqlFramer",
     "Passing",
     "PostgresFramer",
     "Proxy",

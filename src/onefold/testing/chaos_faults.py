@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-__all__ = ["Act", "Fault", "Framer", "Message", "Passing", "Side", "Stream"]
+__all__ = ["Act", "Fault", "Framer", "Message", "Passing", "Side", "Stream", "verb_of"]
 
 Act = Literal["drop", "hold", "strand", "delay", "cut", "close"]
 """drop: swallowed; the connection stays open and what follows passes. hold: it and all that follows in its direction
@@ -15,6 +15,12 @@ wait. strand: the client is reset at once, and the message waits on its way to t
 cut: both ends are reset instead. close: both ends are closed in order instead.
 
 What is held reaches the server even if the client has long gone: a request that the network kept."""
+
+TWO_WORDS = (
+    "COMMIT PREPARED", "ROLLBACK PREPARED", "PREPARE TRANSACTION", "START TRANSACTION",
+    "XA START", "XA END", "XA PREPARE", "XA COMMIT", "XA ROLLBACK", "XA RECOVER",
+)  # fmt: skip
+"""Verbs of SQL that are two words."""
 
 Side = Literal["request", "answer"]
 """request: from the client to the server. answer: the other way."""
@@ -42,6 +48,13 @@ class Stream:
     def cut(self, side: Side, received: bytes) -> list[Message]:
         """See Framer."""
         return [Message("bytes", received)]
+
+
+def verb_of(sql: bytes) -> str:
+    """The name of a statement: Commit, CommitPrepared, XaPrepare; Other without a verb."""
+    words = re.findall(r"[A-Z]+", sql[:80].decode("latin-1").upper())
+    verb = words[:2] if " ".join(words[:2]) in TWO_WORDS else words[:1]
+    return "".join(word.title() for word in verb) or "Other"
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,11 @@ Source: PostgreSQL's documentation, chapter Frontend/Backend Protocol.
 
 from __future__ import annotations
 
-import re
 import struct
 
-from onefold.testing.chaos_faults import Message, Side
+from onefold.testing.chaos_faults import Message, Side, verb_of
 
 __all__ = ["PostgresFramer"]
-
-TWO_WORDS = ("COMMIT PREPARED", "ROLLBACK PREPARED", "PREPARE TRANSACTION")
 
 _SIZE = struct.Struct(">i")
 _SQL = {b"Q": 0, b"P": 1}
@@ -49,13 +46,7 @@ class PostgresFramer:
     @staticmethod
     def _kind(side: Side, letter: bytes, body: bytes) -> str:
         if side == "answer":
-            return _verb(body.split(b"\0")[0]) if letter == b"C" else "Error" if letter == b"E" else "Answer"
+            return verb_of(body.split(b"\0")[0]) if letter == b"C" else "Error" if letter == b"E" else "Answer"
         if letter in _SQL:
-            return _verb(body.split(b"\0")[_SQL[letter]])
+            return verb_of(body.split(b"\0")[_SQL[letter]])
         return _NAMES.get(letter, "Other") if letter else "Startup"
-
-
-def _verb(text: bytes) -> str:
-    words = re.findall(r"[A-Z]+", text[:80].decode("latin-1").upper())
-    two = " ".join(words[:2])
-    return two.title().replace(" ", "") if two in TWO_WORDS else "".join(words[:1]).title() or "Other"

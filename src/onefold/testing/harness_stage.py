@@ -22,8 +22,9 @@ most_memory_bytes (of the process so far)."""
 
 STATE_FOLDER = "state"
 
-LIFE_SECONDS = 60.0
-"""A process that takes longer hangs: it is killed and the schedule fails."""
+LIFE_SECONDS = 150.0
+"""A process that takes longer hangs: it is killed and the schedule fails. Longer than a database sink waits for a lock,
+and again while it prepares."""
 
 BESIDE_SECONDS = 3.0
 """How long a second process may wait for what a frozen one holds (a database file) before that one goes on."""
@@ -33,6 +34,10 @@ MOST_LIVES = 12
 
 OVERTAKEN = frozenset({"journal-fenced", "token-refused", "sink-forked"})
 """How a process may end that another has overtaken."""
+
+BLOCKED = frozenset({"sink-unavailable"})
+"""How its successor may end: a zombie prepared rows after the successor had listed what is prepared, and their locks
+stay until the next process lists them."""
 
 DISK = frozenset({"disk-full", "disk-failed"})
 
@@ -193,10 +198,11 @@ class Stage:
         if answer["state"] != "ended":
             if life is None or life.step:
                 self._server.send(pid, signal.SIGUSR1)  # it prints the stacks of its threads
-                self._server.wait(pid, 1.0)
+                answer = self._server.wait(pid, 1.0)
                 self.result.complaints.append(f"a process still ran after {seconds} seconds: {self._last_words()}")
-            self._server.send(pid, signal.SIGKILL)
-            answer = self._server.wait(pid, LIFE_SECONDS)
+            if answer["state"] != "ended":
+                self._server.send(pid, signal.SIGKILL)
+                answer = self._server.wait(pid, LIFE_SECONDS)
             if life is None or life.step:
                 answer = {**answer, "signal": 0}
             elif answer["signal"]:
@@ -238,7 +244,7 @@ class Stage:
         if early["state"] == "ended":
             beside = self._ended(early, None, NOT_ADOPTED if life.act == "fork" else NONE)
         else:
-            beside = self._await(second, None, LIFE_SECONDS, OVERTAKEN)  # both were awake: the zombie may win
+            beside = self._await(second, None, LIFE_SECONDS, OVERTAKEN | BLOCKED)  # both were awake: either may win
         if beside["end"] == "failed" and self.state != place:
             shutil.rmtree(self.state)
             self.state = place

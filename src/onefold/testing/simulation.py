@@ -130,6 +130,8 @@ class _Schedule:
             may_stage = laws[name] is Guarantee.EXACTLY_ONCE and not self.profile.changes
             stages = together or (may_stage and self.chance() < 0.3)
             sinks[name] = SimulatedSink(name, at, stages=stages, locks=locks)
+        for sink in sinks.values() if locks else ():
+            sink.beside = [other for other in sinks.values() if other is not sink]
         inputs = 3 + self._below(10)
         if self.profile.poison:
             self._pick(list(sinks.values())).poison = self._below(inputs)

@@ -318,8 +318,7 @@ class Instance:
             self._tell(step.sink, OpenFailed(step.sink, SinkUnavailable("down")))
             return
         sink.floating.clear()  # fenced
-        handles = tuple(handle for handle, _ in sink.handles.values())
-        self._tell(step.sink, SinkOpened(step.sink, sink.token, handles))
+        self._tell(step.sink, SinkOpened(step.sink, sink.token, sink.listed()))
 
     def _delivery(self, step: CommitSink) -> Delivery:
         rows: list[outside.Row] = []
@@ -381,7 +380,7 @@ class Instance:
     def _abort(self, step: AbortHandle) -> None:
         sink = self.around.sinks[step.sink]
         seal = step.handle.seal if step.handle else self._draft.seal if self._draft else ""
-        sink.handles.pop(seal, None)
+        sink.forget(seal)
         is_ours = self.journal.place == "home" and step.handle is not None
         if seal in self.around.judge.sealed and not is_ours:
             raise PromiseBroken(f"{self.name}: {step} takes rows away that are sealed")

@@ -92,7 +92,8 @@ class SimulatedSink:
 
     floating: deliveries that nobody knows the fate of; they may land until the sink is opened again.
     stages: rows are prepared here and not in the spool. locks: they hold the token fast, as a prepared transaction
-    does; else they are files that nobody sees yet.
+    does; else they are files that nobody sees yet. beside: sinks whose prepared rows are in the same transactions: each
+    lists those of all, and aborts them for all.
     """
 
     name: str
@@ -108,6 +109,17 @@ class SimulatedSink:
     stages: bool = False
     locks: bool = False
     poison: int = -1
+    beside: Sequence[SimulatedSink] = ()
+
+    def listed(self) -> tuple[Handle, ...]:
+        """What is prepared here, by whomever."""
+        handles = [handle for sink in (self, *self.beside) for handle, _ in sink.handles.values()]
+        return tuple({handle.seal: handle for handle in handles}.values())
+
+    def forget(self, seal: str) -> None:
+        """Abort what is prepared for an epoch."""
+        for sink in (self, *self.beside):
+            sink.handles.pop(seal, None)
 
     def is_held(self, handles: tuple[str, ...]) -> bool:
         """Whether other prepared rows hold the token fast."""

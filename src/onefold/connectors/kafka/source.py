@@ -39,6 +39,9 @@ LOG = logging.getLogger("onefold")
 REFRESH_SECONDS = 5.0
 """How often new partitions and topics are looked for."""
 
+CLOSE_SECONDS = 3.0
+"""How long a source that is closed waits for the answers to its last commits."""
+
 _HEADERS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.binary())]))
 _META = pa.schema(
     [
@@ -193,7 +196,7 @@ class KafkaSource:
                 self._consumer.commit([(one.topic, one.number, at) for one, at in offsets])
 
     def close(self) -> None:
-        """Let go, and end a read that waits."""
+        """Let go, and end a read that waits. Offsets that were not answered get CLOSE_SECONDS."""
         with self._lock:
             consumer, self._consumer = self._consumer, None
             wake, self._wake = self._wake, None
@@ -204,6 +207,7 @@ class KafkaSource:
             lane.queue.detach()
         self._lanes = {}
         if consumer is not None:
+            consumer.flush(int(CLOSE_SECONDS * 1000))
             consumer.close()
         for descriptor in wake or ():
             os.close(descriptor)

@@ -51,8 +51,10 @@ def joined(
     return pc.binary_join_element_wise(raw[0], row, raw[2], raw[3])
 
 
-def packed(rows: pa.LargeBinaryArray, *, cut: int, most_bytes: int, most_rows: int) -> Iterator[memoryview]:
-    """The texts of consecutive rows as they stand, without the last `cut` bytes: most_bytes, or one row."""
+def packed(
+    rows: pa.LargeBinaryArray, *, cut: int, most_bytes: int, most_rows: int
+) -> Iterator[tuple[pa.LargeBinaryArray, memoryview]]:
+    """Consecutive rows, and their texts as they stand, without the last `cut` bytes: most_bytes, or one row."""
     if not len(rows):
         return
     _, offsets, content = rows.buffers()
@@ -62,7 +64,7 @@ def packed(rows: pa.LargeBinaryArray, *, cut: int, most_bytes: int, most_rows: i
     while start < len(rows):
         end = int(np.searchsorted(ends, ends[start] + most_bytes + cut, side="right")) - 1
         end = min(max(end, start + 1), start + most_rows, len(rows))
-        yield whole[int(ends[start]) : int(ends[end]) - cut]
+        yield rows.slice(start, end - start), whole[int(ends[start]) : int(ends[end]) - cut]
         start = end
 
 

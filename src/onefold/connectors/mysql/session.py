@@ -60,14 +60,15 @@ def pymysql() -> Any:
 class Session:
     """A connection in autocommit, READ COMMITTED. Every verb raises the client's errors.
 
-    is_mariadb, exact (the collation under which texts are equal only when their bytes are), packet_bytes (the longest
-    statement), folds_names (names of tables are compared without case) are the server's.
+    is_mariadb, version, exact (the collation under which texts are equal only when their bytes are), packet_bytes (the
+    longest statement), folds_names (names of tables are compared without case) are the server's.
     """
 
     def __init__(self, client: Any, connection: Any) -> None:
         self._client = client
         self._connection = connection
         self.is_mariadb = False
+        self.version: tuple[int, ...] = ()
         self.exact = ""
         self.packet_bytes = 0
         self.folds_names = False
@@ -104,6 +105,10 @@ class Session:
                 raise RowsRefused(f"{label} would change values.", found=words, sink=sink)
         return cursor
 
+    def number(self) -> int:
+        """The server's number of this connection."""
+        return int(self.execute("SELECT connection_id()").fetchone()[0])
+
     def kill(self, number: int) -> None:
         """End another connection, unless it has ended."""
         try:
@@ -123,8 +128,8 @@ class Session:
         ).fetchone()
         self.is_mariadb, self.packet_bytes, self.folds_names = "mariadb" in version.lower(), packet, folding != 0
         self.exact = "utf8mb4_nopad_bin" if self.is_mariadb else "utf8mb4_0900_bin"
-        found = tuple(map(int, re.findall(r"\d+", version)[:3]))
-        if found < (OLDEST_MARIADB if self.is_mariadb else OLDEST_MYSQL):
+        self.version = tuple(map(int, re.findall(r"\d+", version)[:3]))
+        if self.version < (OLDEST_MARIADB if self.is_mariadb else OLDEST_MYSQL):
             raise SinkRefused(f"{label} is too old.", found=version, expected="MySQL 8.0.19, MariaDB 10.6, or later")
         wanted = {**SETTINGS, **(OF_MARIADB if self.is_mariadb else {})}
         self.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")

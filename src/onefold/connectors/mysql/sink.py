@@ -9,7 +9,8 @@ Isolation Levels.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,17 @@ import pyarrow as pa
 from onefold.connectors.databases import demand_token, last_of_each_key, move_token, others, read_token, session_name
 from onefold.connectors.mysql.connection import Server, said
 from onefold.connectors.mysql.limits import storable
+from onefold.connectors.mysql.prepared import (
+    abort_prepared,
+    begin,
+    commit_prepared,
+    demand_preparing,
+    end,
+    forget,
+    handle_name,
+    listed,
+    prepare,
+)
 from onefold.connectors.mysql.session import Session, end_sessions_of, pymysql
 from onefold.connectors.mysql.tables import (
     Shape,
@@ -32,9 +44,9 @@ from onefold.connectors.mysql.tables import (
     read_rows,
 )
 from onefold.connectors.mysql.types import declared_type, from_mysql, quoted
-from onefold.connectors.mysql.writing import Writer
+from onefold.connectors.mysql.writing import ROWS_AT_FAULT, Writer
+from onefold.connectors.preparing import RUN_AGAIN, PreparingSink, name_in, undecided
 from onefold.connectors.spooling import (
-    SpooledSink,
     check_names,
     refuse_gone,
     refuse_taken,
@@ -42,17 +54,11 @@ from onefold.connectors.spooling import (
     stored_schema,
 )
 from onefold.disk import durable_step
-from onefold.errors import BuildError, OnefoldError, OutcomeUnknown, RowsRefused, SinkRefused, SinkUnavailable
-from onefold.protocols import CheckResult, SinkPromise
-from onefold.types import Binding, CommitClass, EpochHead, Receipt, Token, TokenMove
+from onefold.errors import BuildError, OnefoldError, OutcomeUnknown, RowsRefused, SinkRefused, SinkUnavailable, check
+from onefold.protocols import CheckResult, Clock, SinkPromise
+from onefold.types import Binding, CommitClass, EpochHead, Handle, Receipt, Token, TokenMove
 
 __all__ = ["MysqlSink"]
-
-_ROWS_AT_FAULT = frozenset({
-    1048, 1062, 1118, 1169, 1216, 1217, 1242, 1263, 1264, 1265, 1292, 1364, 1365, 1366, 1367, 1369, 1390, 1406, 1411,
-    1441, 1451, 1452, 1526, 1557, 1586, 1644, 1690, 1748, 1761, 1762, 1859, 1906, 3140, 3156, 3819, 3903, 4025, 4078,
-})  # fmt: skip
-"""Errors that say that rows do not fit: values, constraints, partitions, and what a trigger signals."""
 
 _TOO_BUSY = frozenset({1203, 1226})
 """Errors of a user who has no more connections or statements now; their SQLSTATE says 42, of what cannot be."""
@@ -61,10 +67,19 @@ _ROLLED_BACK = frozenset({1205, 1213, 3101})
 """Errors of a COMMIT that say that it did not happen: a conflict between the servers of a cluster."""
 
 
-class MysqlSink(SpooledSink):
+class MysqlSink(PreparingSink):
     """Append, upsert and deletes; of an upsert the last row of a key wins, and NULL is a key value like any other."""
 
-    def __init__(self, server: Server, name: str, *, database: str | None = None, is_made: bool = False) -> None:
+    def __init__(
+        self,
+        server: Server,
+        name: str,
+        *,
+        database: str | None = None,
+        is_made: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(f"{server.label}.{name if database is None else f'{database}.{name}'}", clock)
         self._server = server
         self._name = name
         self._database = database
@@ -77,7 +92,7 @@ class MysqlSink(SpooledSink):
     @property
     def label(self) -> str:
         """mysql(url).name, or with the database when it is not the URL's."""
-        return f"{self._server.label}.{self._name if self._database is None else f'{self._database}.{self._name}'}"
+        return self._shown_as
 
     @property
     def promise(self) -> SinkPromise:
@@ -86,17 +101,27 @@ class MysqlSink(SpooledSink):
             commit_class=CommitClass.TRANSACTIONAL,
             modes=frozenset({"append", "upsert"}),
             target=f"mysql:{self._server.target}:{self._database or ''}.{self._name}",
+            tokens=self._server.tokens or "",
             deletes=True,
+            can_prepare_together=True,
             conditions=(
                 "what the server has acknowledged survives a crash (innodb_flush_log_at_trx_commit=1), and a failover",
+                "where the server keeps a binary log, each commit is on disk in it (sync_binlog=1)",
                 "one server at a time takes writes",
                 "nobody but onefold writes the table of tokens",
+            ),
+            conditions_together=(
+                "a server that takes over, or is restored, has what was prepared: a dump has not",
+                RUN_AGAIN,
             ),
         )
 
     def open(self, binding: Binding) -> Token | None:
         """Connect, check or make the tables, and read the token when nobody is moving it any more.
 
+        What is prepared and undecided holds the token's row: it is not waited for. Nor is who waits for its locks, an
+        ALTER TABLE perhaps, which lets nobody look at the table: who prepared it has checked all. The token as it
+        stands is on disk then, since what was prepared upon it is.
         Raises SinkUnavailable, SinkRefused, SettingMissing, ExtraMissing; TargetTaken when others write to the table;
         SchemaError when it cannot take the rows. If killed inside: the tables are there or not.
         """
@@ -111,6 +136,12 @@ class MysqlSink(SpooledSink):
             self._table = table = self._table_of(session)
             with durable_step("mysql.fence"):
                 end_sessions_of(session, session_name(table, binding))
+            if binding.is_together:
+                demand_preparing(session, table, binding)
+            self._listed = listed(session, table, binding)
+            if self._listed:
+                self._shape = None
+                return read_token(session, table, binding)
             ensure_tokens(session, table, binding)
             refuse_taken(binding, self.label, others(session, table, binding))
             if is_gone(session, table, binding):
@@ -126,27 +157,41 @@ class MysqlSink(SpooledSink):
             return token
 
     def prepare(self, epoch: EpochHead, batches: Iterable[pa.RecordBatch]) -> Receipt:
-        """Spool the rows, unless the table can never take one of them. Raises RowsRefused, DiskError."""
+        """Spool the rows; under commit="together", prepare the XA transaction that writes them and moves the token.
+
+        Rows are not even spooled that the table can never take. A prepared transaction uses the connection of `commit`:
+        nothing else of this sink is under way then. If killed inside: nothing is visible; what was prepared, `handles`
+        finds. Raises SinkUnavailable, RowsRefused, TokenRefused, DiskError.
+        """
         binding, label, shape, packet = self.binding, self.label, self._shape, self._packet_bytes
-        return super().prepare(epoch, (storable(batch, binding, label, shape, packet) for batch in batches))
+        taken = (storable(batch, binding, label, shape, packet) for batch in batches)
+        if epoch.move is None:
+            return super().prepare(epoch, taken)
+        rows = pa.Table.from_batches(taken, binding.schema)
+        check(self._table is not None, "a sink that prepares was opened", sink=binding.sink)
+        name = handle_name(self._table, binding, epoch)  # type: ignore[arg-type]
+        self._persist(partial(self._begin_again, epoch.move, name), partial(self._prepare_as, name, rows, epoch.move))
+        return Receipt(epoch.number, "native", rows.num_rows, rows.nbytes, {"name": name})
 
     def commit(self, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
-        """Rows and token in one transaction."""
+        """Rows and token in one transaction: a new one, or the one that was prepared."""
+        name = name_in(receipts, self.binding)
+        if name is not None:
+            session, _ = self._connected()
+            with durable_step("mysql.commit"):
+                self._finish(lambda: commit_prepared(session, name))
+            return
         rows = rows_of(self.binding, receipts)
         if move is None and not rows.num_rows:
             return
-        session, table = self._session, self._table
-        if session is None or table is None:
-            raise SinkUnavailable(f"{self.label} was cut off, and is to be opened again.", sink=self.binding.sink)
-        with self._nothing_written(move, is_commit=True):
-            session.execute("START TRANSACTION")
-            if move is not None:
-                move_token(session, table, self.binding, move)
-            if rows.num_rows:
-                with durable_step("mysql.write"):
-                    self._write(session, table, rows)
+        session = self._begin_and_write(rows, move)
         with durable_step("mysql.commit"):
-            self._finish(session)
+            self._finish(lambda: session.execute("COMMIT"))
+
+    def abort(self, handle: Handle) -> None:
+        """Forget a prepared transaction; one that is decided stays so."""
+        with self._some_session() as (session, table), durable_step("mysql.abort"):
+            abort_prepared(session, table, self.binding, handle.detail["name"])
 
     def close(self) -> None:
         """Hang up."""
@@ -169,15 +214,19 @@ class MysqlSink(SpooledSink):
         return pa.Table.from_arrays(arrays, schema=schema), token
 
     def check(self, binding: Binding | None) -> Sequence[CheckResult]:
-        """Does the server let us in, and is the table there? Writes nothing."""
+        """Does the server let us in, is the table there, and is anything prepared and undecided? Writes nothing."""
         try:
             with self._server.session(SinkUnavailable) as session, self._nothing_written():
-                is_found = is_there(session, self._table_of(session))
+                table = self._table_of(session)
+                is_found = is_there(session, table)
+                handles = listed(session, table, binding) if binding else ()
+                if binding and binding.is_together:
+                    demand_preparing(session, table, binding)
         except OnefoldError as error:
             return [CheckResult(self.label, "failed", str(error.found or error.summary), error.next_step or "")]
         if not is_found and not self._is_made:
             return [CheckResult(self.label, "failed", "there is no such table", "Make it, or say create=True.")]
-        return [CheckResult(self.label, "ok", "is there" if is_found else "will be made")]
+        return [CheckResult(self.label, "ok", "is there" if is_found else "will be made"), *undecided(handles)]
 
     # ------------------------------------------------------------------------------------------------------- inner
 
@@ -185,6 +234,52 @@ class MysqlSink(SpooledSink):
         own = self._server.database
         table = TableName(self._database or own, self._name, self._server.tokens or own, self.label)
         return table.folded() if session.folds_names else table
+
+    def _connected(self) -> tuple[Session, TableName]:
+        if self._session is None or self._table is None:
+            raise SinkUnavailable(f"{self.label} was cut off, and is to be opened again.", sink=self.binding.sink)
+        return self._session, self._table
+
+    @contextlib.contextmanager
+    def _some_session(self) -> Iterator[tuple[Session, TableName]]:
+        """The sink's own, or another when that was cut off."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._nothing_written())
+            session = self._session or stack.enter_context(self._server.session(SinkUnavailable))
+            yield session, self._table_of(session)
+
+    @property
+    def _is_cut_off(self) -> bool:
+        return self._session is None
+
+    def _hang_up(self) -> None:
+        self.close()
+
+    def _prepare_as(self, name: str, rows: pa.Table, move: TokenMove) -> None:
+        session = self._begin_and_write(rows, move, prepared_as=name)
+        with durable_step("mysql.prepare"):
+            self._finish(lambda: prepare(session, name))
+
+    def _prepared_now(self) -> Sequence[Handle]:
+        with self._some_session() as (session, table):
+            return listed(session, table, self.binding)
+
+    def _begin_and_write(self, rows: pa.Table, move: TokenMove | None, *, prepared_as: str | None = None) -> Session:
+        """A transaction with the token's move and the rows in it, not ended yet."""
+        session, table = self._connected()
+        with self._nothing_written(move, is_commit=True, prepared_as=prepared_as):
+            if prepared_as is None:
+                session.execute("START TRANSACTION")
+            else:
+                begin(session, prepared_as)
+            if move is not None:
+                move_token(session, table, self.binding, move)
+            if rows.num_rows:
+                with durable_step("mysql.write"):
+                    self._write(session, table, rows)
+            if prepared_as is not None:
+                end(session, prepared_as)
+        return session
 
     def _write(self, session: Session, table: TableName, rows: pa.Table) -> None:
         """The table that was looked at when the sink was opened may be another by now: one without transactions, or
@@ -209,18 +304,20 @@ class MysqlSink(SpooledSink):
             raise self._changed(f"{error.summary} {error.found}", error.next_step) from error
 
     @contextlib.contextmanager
-    def _nothing_written(self, move: TokenMove | None = None, *, is_commit: bool = False) -> Iterator[None]:
+    def _nothing_written(
+        self, move: TokenMove | None = None, *, is_commit: bool = False, prepared_as: str | None = None
+    ) -> Iterator[None]:
         """Before COMMIT every failure leaves the tables as they were, once the whole transaction is rolled back: after
         some errors the server has forgotten all of it and would commit what follows, after others one statement."""
         try:
             yield
         except pymysql().Error as error:
-            self._roll_back()
+            self._roll_back(prepared_as)
             if move is not None and self._session is None:
                 self._refuse_if_moved(move)
             raise self._failure(error, is_commit=is_commit) from None
         except OnefoldError:
-            self._roll_back()
+            self._roll_back(prepared_as)
             raise
         except BaseException:
             self.close()
@@ -231,18 +328,22 @@ class MysqlSink(SpooledSink):
         with contextlib.suppress(SinkUnavailable, SinkRefused), self._server.session(SinkUnavailable) as session:
             demand_token(session, self._table_of(session), self.binding, move.expected)
 
-    def _roll_back(self) -> None:
+    def _roll_back(self, prepared_as: str | None) -> None:
         """Or hang up, which comes to the same."""
         try:
-            if self._session is not None:
+            if self._session is None:
+                return
+            if prepared_as is None:
                 self._session.execute("ROLLBACK")
+            else:
+                forget(self._session, prepared_as)
         except pymysql().Error:
             self.close()
 
-    def _finish(self, session: Session) -> None:
+    def _finish(self, decide: Callable[[], object]) -> None:
         """Nothing is checked at the end. A conflict rolls back for certain; of the rest nobody knows."""
         try:
-            session.execute("COMMIT")
+            decide()
         except pymysql().Error as error:
             self.close()
             if error.args and error.args[0] in _ROLLED_BACK:
@@ -258,7 +359,7 @@ class MysqlSink(SpooledSink):
     def _failure(self, error: Any, *, is_commit: bool) -> Exception:
         sink = self._binding.sink if self._binding else None
         code = error.args[0] if error.args else 0
-        if is_commit and code in _ROWS_AT_FAULT:
+        if is_commit and code in ROWS_AT_FAULT:
             return RowsRefused(f"{self.label} refuses rows.", found=said(error), sink=sink)
         failure = self._server.failure(error, SinkUnavailable, sink=sink)
         state = str(getattr(error, "sqlstate", None) or "")

@@ -13,14 +13,26 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from onefold.connectors.mysql.connection import said
 from onefold.connectors.mysql.literals import cells, joined, packed
-from onefold.connectors.mysql.session import Session
+from onefold.connectors.mysql.session import Session, pymysql
 from onefold.connectors.mysql.tables import TableName
 from onefold.connectors.mysql.types import quoted
 from onefold.connectors.spooling import OP_COLUMN, stored_schema
+from onefold.errors import RowsRefused
 from onefold.types import Binding
 
-__all__ = ["Writer"]
+__all__ = ["ROWS_AT_FAULT", "Writer"]
+
+ROWS_AT_FAULT = frozenset({
+    1048, 1062, 1118, 1169, 1216, 1217, 1242, 1263, 1264, 1265, 1292, 1364, 1365, 1366, 1367, 1369, 1390, 1406, 1411,
+    1441, 1451, 1452, 1526, 1557, 1586, 1644, 1690, 1748, 1761, 1762, 1859, 1906, 3140, 3156, 3819, 3903, 4025, 4078,
+})  # fmt: skip
+"""Errors that say that rows do not fit: values, constraints, partitions, and what a trigger signals. They take back
+their own statement, and no more."""
+
+ROW_CHARACTERS = 300
+"""Of a refused row in an error."""
 
 STATEMENT_BYTES = 128 << 10
 """Of one statement, unless a single row is longer. Longer ones are no faster."""
@@ -69,8 +81,7 @@ class Writer:
         head = f"INSERT INTO {self._table.qualified} ({self._columns}) VALUES ".encode()
         for batch in _batches(rows):
             values = joined([cells(column) for column in batch.columns], before=b"(", after=b"),")
-            for part in packed(values, cut=1, most_bytes=STATEMENT_BYTES, most_rows=len(values)):
-                self._write(b"".join([head, part, after]))
+            self._write_all(head, values, cut=1, most_rows=len(values), after=after)
 
     def _on_duplicate(self) -> bytes:
         """What is done with a key that is there: all else is written, or, where nothing else is, the key on itself."""
@@ -85,8 +96,7 @@ class Writer:
         head = f"DELETE FROM {self._table.qualified} WHERE ".encode()
         for batch in _batches(rows.select(list(self._binding.key))):
             found = self._is_same(batch, after=b" OR ")
-            for part in packed(found, cut=4, most_bytes=STATEMENT_BYTES, most_rows=KEYS_AT_ONCE):
-                self._write(b"".join([head, part]))
+            self._write_all(head, found, cut=4, most_rows=KEYS_AT_ONCE)
 
     def _upsert_keys_with_null(self, rows: pa.Table) -> None:
         """Update those that are there, insert the others."""
@@ -99,7 +109,7 @@ class Writer:
             else:
                 head = f"SELECT 1 FROM {self._table.qualified} WHERE ".encode()
                 statements = joined([same], before=head, after=b" LIMIT 1 FOR UPDATE")
-            is_new = [not self._write(one.as_py()).rowcount for one in statements]
+            is_new = [not self._write_one(one.as_py()).rowcount for one in statements]
             self._insert(pa.Table.from_batches([batch]).filter(pa.array(is_new, pa.bool_())), b"")
 
     def _is_same(self, keys: pa.RecordBatch, *, after: bytes = b"") -> pa.LargeBinaryArray:
@@ -109,6 +119,35 @@ class Writer:
             for name in self._binding.key
         ]
         return joined(parts, before=b"(", between=b" AND ", after=b")" + after)
+
+    def _write_all(
+        self, head: bytes, rows: pa.LargeBinaryArray, *, cut: int, most_rows: int, after: bytes = b""
+    ) -> None:
+        """Statements of many rows each. One that is refused has left nothing, and is tried again by halves: most
+        refusals do not say which row they are about."""
+        for part, texts in packed(rows, cut=cut, most_bytes=STATEMENT_BYTES, most_rows=most_rows):
+            try:
+                self._write(b"".join([head, texts, after]))
+            except pymysql().Error as error:
+                if error.args[0] not in ROWS_AT_FAULT:
+                    raise
+                if len(part) == 1:
+                    raise self._refusal(error, bytes(texts)) from None
+                self._write_all(head, part, cut=cut, most_rows=(len(part) + 1) // 2, after=after)
+
+    def _write_one(self, sql: bytes) -> Any:
+        try:
+            return self._write(sql)
+        except pymysql().Error as error:
+            if error.args[0] not in ROWS_AT_FAULT:
+                raise
+            raise self._refusal(error, sql) from None
+
+    def _refusal(self, error: Any, row: bytes) -> RowsRefused:
+        text = row.decode("utf-8", "replace")
+        shown = text if len(text) <= ROW_CHARACTERS else text[: ROW_CHARACTERS - 1] + "…"
+        found = f"{said(error)}; the row: {shown}"
+        return RowsRefused(f"{self._table.label} refuses rows.", found=found, sink=self._binding.sink)
 
     def _write(self, sql: bytes) -> Any:
         return self._session.write(sql, label=self._table.label, sink=self._binding.sink)

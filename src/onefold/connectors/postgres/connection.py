@@ -24,7 +24,7 @@ from onefold.errors import (
 )
 from onefold.settings import names_in, resolve, show
 
-__all__ = ["Server", "acknowledge_when_durable", "end_sessions_of", "psycopg"]
+__all__ = ["Server", "acknowledge_when_durable", "end_sessions_of", "liveness", "psycopg", "session_options"]
 
 LIVENESS = {
     "connect_timeout": 10,
@@ -93,11 +93,22 @@ class Server:
 
     @property
     def target(self) -> str:
-        """Names the database in a sink's fingerprint: host, port and database, or the text that refers to them."""
+        """Names the database in a sink's fingerprint: host, port and database, or the text that refers to them.
+
+        Of several hosts (a primary and its standbys): all of them.
+        """
         if names_in(self.url):
             return show(self.url)
         parts = urlsplit(self.url)
+        hosts = parts.netloc.rpartition("@")[2].lower()
+        if "," in hosts:
+            return f"{hosts}{parts.path}"
         return f"{parts.hostname or ''}:{parts.port or 5432}{parts.path}"
+
+    @property
+    def user(self) -> str:
+        """As the URL says; "" when it says none, or is a text that refers to it."""
+        return "" if names_in(self.url) else unquote(urlsplit(self.url).username or "")
 
     @contextlib.contextmanager
     def session(self, error: type[SinkUnavailable | SourceUnavailable]) -> Iterator[Any]:
@@ -120,8 +131,8 @@ class Server:
                 prepare_threshold=None,
                 client_encoding="utf8",
                 application_name=name,
-                options=_session_options(),
-                **{option: value for option, value in LIVENESS.items() if f"{option}=" not in urlsplit(url).query},
+                options=session_options(),
+                **liveness(url),
             )
         except client.Error as found:
             raise self.failure(found, error) from None
@@ -152,16 +163,22 @@ def acknowledge_when_durable(connection: Any) -> None:
     )
 
 
-def end_sessions_of(connection: Any, name: str) -> None:
-    """Hang up on every other session of this name and user, and wait until they have ended.
+def end_sessions_of(connection: Any, *names: str) -> None:
+    """Hang up on every other session of these names and this user, and wait until they have ended.
 
     An earlier instance may sleep on its locks for ever. What it was committing or preparing is then done or not.
     """
     connection.execute(
-        "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE application_name = %s "
+        "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE application_name = ANY(%s) "
         "AND usename = current_user AND datname = current_database() AND pid <> pg_backend_pid()",
-        [ENDING_SECONDS * 1000, name],
+        [ENDING_SECONDS * 1000, list(names)],
     )
+
+
+def liveness(url: str) -> dict[str, int]:
+    """What a connection needs besides, so that a server that vanished is noticed: what the URL does not say."""
+    query = urlsplit(url).query
+    return {option: value for option, value in LIVENESS.items() if f"{option}=" not in query}
 
 
 _FATAL_TEXTS = {
@@ -177,13 +194,14 @@ def _says(found: Any, why: str) -> bool:
     return text is not None and "FATAL" in str(found) and text in str(found)
 
 
-def _session_options() -> str:
+def session_options() -> str:
     """The same sums and texts for everybody, durable commits, and no wait for ever."""
     wanted = {
         "TimeZone": "UTC",
         "DateStyle": "ISO",
         "IntervalStyle": "iso_8601",
         "extra_float_digits": "1",
+        "bytea_output": "hex",
         "default_transaction_isolation": "read\\ committed",
         "default_transaction_read_only": "off",
         "lock_timeout": f"{LOCK_SECONDS}s",

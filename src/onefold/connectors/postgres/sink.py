@@ -1,20 +1,20 @@
 """Tables of a PostgreSQL database: a transactional sink.
 
 The token stands in a table of its own, in a schema that the user chooses, and moves by compare-and-set in the first
-statement of the transaction that writes the rows. Rows travel as binary COPY.
+statement of the transaction that writes the rows. Rows travel as binary COPY. Sinks of one database that commit
+together write one transaction (sessions.py).
 Source: PostgreSQL's documentation, chapters COPY, MERGE and Transaction Isolation.
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from onefold.clock import SystemClock
 from onefold.connectors.databases import last_of_each_key, move_token, others, session_name
 from onefold.connectors.postgres.connection import Server, acknowledge_when_durable, end_sessions_of, psycopg
 from onefold.connectors.postgres.copying import copy_in
@@ -27,6 +27,9 @@ from onefold.connectors.postgres.prepared import (
     listed,
     prepare,
 )
+from onefold.connectors.postgres.refusal import cannot_prepare, failure_of, was_rolled_back
+from onefold.connectors.postgres.sessions import Session, Share, session_of, shared_name
+from onefold.connectors.postgres.sifting import Sieve
 from onefold.connectors.postgres.tables import (
     TableName,
     demand_rights,
@@ -41,8 +44,8 @@ from onefold.connectors.postgres.tables import (
     staging,
 )
 from onefold.connectors.postgres.types import declared_type, from_postgres, quoted, refuse_cut
+from onefold.connectors.preparing import RUN_AGAIN, PreparingSink, name_in, undecided
 from onefold.connectors.spooling import (
-    SpooledSink,
     check_names,
     refuse_gone,
     refuse_taken,
@@ -52,33 +55,24 @@ from onefold.connectors.spooling import (
     stored_schema,
 )
 from onefold.disk import durable_step
-from onefold.errors import OnefoldError, OutcomeUnknown, RowsRefused, SinkRefused, SinkUnavailable, check
-from onefold.protocols import CheckResult, Clock, SinkPromise
+from onefold.errors import OnefoldError, OutcomeUnknown, RowsRefused, SinkRefused, SinkUnavailable
+from onefold.protocols import CheckResult, Clock, RefusedRow, SinkPromise
 from onefold.types import Binding, CommitClass, EpochHead, Handle, Receipt, Token, TokenMove
 
 __all__ = ["PostgresSink"]
 
-_ROWS_AT_FAULT = ("22", "23")
-"""Classes of SQLSTATE that say that rows do not fit: data exceptions and violated constraints."""
 
-
-PREPARE_SECONDS = 30.0
-"""How long a server may be away while an epoch is prepared, before the run ends. What others prepared waits for it."""
-
-RETRY_SECONDS = 0.2
-
-
-class PostgresSink(SpooledSink):
+class PostgresSink(PreparingSink):
     """Append, upsert and deletes; of an upsert the last row of a key wins, and NULL is a key value like any other."""
 
     def __init__(self, server: Server, table: TableName, *, is_made: bool = False, clock: Clock | None = None) -> None:
+        super().__init__(table.label, clock)
         self._server = server
         self._table = table
         self._is_made = is_made
         self._differing: dict[str, str] = {}
-        self._clock: Clock = clock or SystemClock()
-        self._listed: Sequence[Handle] = ()
-        self._connection: Any = None
+        self._session = Session()
+        self._refused: Sequence[RefusedRow] = ()
 
     @property
     def promise(self) -> SinkPromise:
@@ -87,6 +81,7 @@ class PostgresSink(SpooledSink):
             commit_class=CommitClass.TRANSACTIONAL,
             modes=frozenset({"append", "upsert"}),
             target=f"postgres:{self._server.target}:{self._table.schema}.{self._table.name}",
+            tokens=self._server.tokens,
             deletes=True,
             can_prepare_together=True,
             conditions=(
@@ -94,8 +89,8 @@ class PostgresSink(SpooledSink):
                 "nobody but onefold writes the table of tokens",
             ),
             conditions_together=(
-                "max_prepared_transactions of the server is above the number of sinks that use it at once",
-                "a run that crashed is started again: what it had prepared keeps its locks until then",
+                "max_prepared_transactions of the server is above the number of flows that use it at once",
+                RUN_AGAIN,
             ),
         )
 
@@ -104,88 +99,68 @@ class PostgresSink(SpooledSink):
 
         Raises SinkUnavailable, SinkRefused, SettingMissing, ExtraMissing; TargetTaken when others write to the table;
         SchemaError when it cannot take the rows. If killed inside: the tables are there or not.
+        A session that is shared and at work is used as it is: it has ended those of earlier instances.
         """
-        self._binding = binding
         self.close()
+        self._binding = binding
         check_names(binding, self._table.label)
         for field in stored_schema(binding):
             declared_type(field, self._table.label)
             quoted(field.name)
-        name = session_name(self._table, binding)
-        self._connection = self._server.connect(SinkUnavailable, name=name)
-        with self._nothing_written():
-            acknowledge_when_durable(self._connection)
+        self._session = session_of(self._server, self._table, binding)
+        with self._session.lock, self._nothing_written():
+            connection = self._session.join(self._server, binding.sink)
+            acknowledge_when_durable(connection)
             with durable_step("postgres.fence"):
-                end_sessions_of(self._connection, name)
-            self._listed = listed(self._connection, self._table, binding)
-            if binding.is_together and not can_prepare(self._connection):
-                raise self._no_preparing()
-            self._connection.execute("BEGIN")
-            ensure_tokens(self._connection, self._table)
-            refuse_taken(binding, self._table.label, others(self._connection, self._table, binding))
-            if is_gone(self._connection, self._table, binding):
+                end_sessions_of(connection, session_name(self._table, binding), shared_name(self._server, binding))
+            self._listed = listed(connection, self._server, binding)
+            if binding.is_together and not can_prepare(connection):
+                raise cannot_prepare(self._table, binding.sink)
+            connection.execute("BEGIN")
+            ensure_tokens(connection, self._table)
+            refuse_taken(binding, self._table.label, others(connection, self._table, binding))
+            if is_gone(connection, self._table, binding):
                 refuse_gone(binding, self._table.label)
             if self._is_made:
-                make_table(self._connection, self._table, binding)
-            self._differing = demand_table(self._connection, self._table, binding)
-            demand_rights(self._connection, self._table, binding, self._differing)
-            token = ensure_token_row(self._connection, self._table, binding, is_locked=not self._listed)
+                make_table(connection, self._table, binding)
+            self._differing = demand_table(connection, self._table, binding)
+            if not self._listed:  # or it would wait for who waits for what is prepared, such as an ALTER TABLE
+                demand_rights(connection, self._table, binding, self._differing)
+            token = ensure_token_row(connection, self._table, binding, is_locked=not self._listed)
             with durable_step("postgres.create"):
-                self._connection.execute("COMMIT")
+                connection.execute("COMMIT")
             return token
 
     def prepare(self, epoch: EpochHead, batches: Iterable[pa.RecordBatch]) -> Receipt:
         """Spool the rows; under commit="together", prepare the transaction that writes them and moves the token.
 
-        That one uses the connection of `commit`: nothing else of this sink is under way then.
+        Of the sinks that share a session the last one prepares the rows of all, so the rows of the others are durable
+        when that has returned: before the seal. It uses the connection of `commit`: nothing else is under way then.
         """
         if epoch.move is None:
             return super().prepare(epoch, batches)
         rows = pa.Table.from_batches(batches, self.binding.schema)
-        name = handle_name(self._table, self.binding, epoch)
-        began, pause = self._clock.monotonic(), threading.Event()
-        while True:
-            try:
-                if self._connection is None:
-                    self._begin_again(epoch.move, name)
-                self._begin_and_write(rows, epoch.move, prepared_as=name)
-                with durable_step("postgres.prepare"):
-                    self._finish(lambda: prepare(self._connected(), name))
-            except (SinkUnavailable, OutcomeUnknown) as error:
-                self.close()
-                if self._clock.monotonic() - began > PREPARE_SECONDS:
-                    raise SinkUnavailable(
-                        f"{self._table.label} took too long.", found=error.found, sink=self.binding.sink
-                    ) from error
-                pause.wait(RETRY_SECONDS)
-            else:
-                return Receipt(epoch.number, "native", rows.num_rows, rows.nbytes, {"name": name})
+        with self._session.lock:
+            name = handle_name(self._server, self.binding, epoch, self._session.due(epoch, self.binding.sink))
+            shares = self._session.gather(epoch, self.binding.sink, self._share(rows, epoch.move, name))
+            if shares:
+                self._persist(partial(_begin_all, shares), partial(self._prepare_all, shares, name, epoch.move))
+        return Receipt(epoch.number, "native", rows.num_rows, rows.nbytes, {"name": name})
 
     def commit(self, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
         """Rows and token in one transaction: a new one, or the one that was prepared."""
-        prepared = [receipt.detail["name"] for receipt in receipts if receipt.kind == "native"]
-        check(not prepared or len(receipts) == 1, "a prepared epoch is committed alone", sink=self.binding.sink)
-        if prepared:
-            with durable_step("postgres.commit"):
-                self._finish(lambda: commit_prepared(self._connected(), prepared[0]))
-            return
-        rows = rows_of(self.binding, receipts)
-        if move is None and not rows.num_rows:
-            return
-        self._begin_and_write(rows, move)
-        with durable_step("postgres.commit"):
-            self._finish(lambda: self._connected().execute("COMMIT"))
-
-    def handles(self) -> Sequence[Handle]:
-        """Prepared transactions of this sink: those there are, and those that were there before the token was read.
-
-        One that was committed in between is in the token by then, or else would seem to have vanished.
-        """
-        with self._some_session() as connection:
-            now = listed(connection, self._table, self.binding)
-        found = {handle.detail["name"]: handle for handle in (*self._listed, *now)}
-        self._listed = ()
-        return list(found.values())
+        name = name_in(receipts, self.binding)
+        with self._session.lock:
+            if name is not None:
+                self._commit_prepared(name, move)
+                return
+            rows = rows_of(self.binding, receipts)
+            if move is None and not rows.num_rows:
+                return
+            self._begin(move)
+            self._move(move)
+            self._write(rows)
+            self._finish("postgres.commit", lambda: self._connected().execute("COMMIT"))
 
     def abort(self, handle: Handle) -> None:
         """Forget a prepared transaction; one that is decided stays so."""
@@ -196,18 +171,20 @@ class PostgresSink(SpooledSink):
                 if error.sqlstate != IS_GONE:
                     raise
 
+    def refused(self) -> Sequence[RefusedRow]:
+        """See Sifting."""
+        return self._refused
+
     def close(self) -> None:
-        """Hang up."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(psycopg().Error):
-                connection.close()
+        """Hang up, when no other sink uses the session."""
+        if self._binding is not None:
+            self._session.leave(self._binding.sink)
 
     def read_back(self, binding: Binding) -> tuple[pa.Table, Token | None]:
         """All rows and the token in one snapshot; of a table that is not there, none. Raises SinkUnavailable."""
         self._binding = binding
         schema = stored_schema(binding)
-        with self._server.session(SinkUnavailable) as connection, self._nothing_written():
+        with self._in_our_words(), self._server.session(SinkUnavailable) as connection:
             connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             rows = read_rows(connection, self._table, schema)
             token = read_token(connection, self._table, binding)
@@ -220,73 +197,137 @@ class PostgresSink(SpooledSink):
         """Does the server let us in, is the table there, and is anything prepared and undecided? Writes nothing."""
         what = self._table.label
         try:
-            with self._server.session(SinkUnavailable) as connection:
+            with self._in_our_words(), self._server.session(SinkUnavailable) as connection:
                 found = connection.execute("SELECT to_regclass(%s)", [self._table.qualified]).fetchone()[0]
-                handles = listed(connection, self._table, binding) if binding else ()
+                handles = listed(connection, self._server, binding) if binding else ()
                 is_able = not (binding and binding.is_together) or can_prepare(connection)
         except OnefoldError as error:
             return [CheckResult(what, "failed", str(error.found or error.summary), error.next_step or "")]
         if found is None and not self._is_made:
             return [CheckResult(what, "failed", "there is no such table", "Make it, or say create=True.")]
         if not is_able:
-            step = "Set it above the number of sinks that use the server, and restart it."
+            step = "Set it above the number of flows that use the server at once, and restart it."
             return [CheckResult(what, "failed", "max_prepared_transactions is 0", step)]
-        findings = [CheckResult(what, "ok", "will be made" if found is None else "is there")]
-        if handles:
-            names = ", ".join(str(handle.detail["name"]) for handle in handles)
-            step = "The next run of the flow decides them by its journal. Decide none by hand unless that is lost."
-            findings.append(CheckResult("prepared transactions", "warning", f"undecided: {names}", step))
-        return findings
+        return [CheckResult(what, "ok", "will be made" if found is None else "is there"), *undecided(handles)]
 
     # ------------------------------------------------------------------------------------------------------- inner
 
-    def _connected(self) -> Any:
-        if self._connection is None:
-            raise SinkUnavailable(
-                f"{self._table.label} was cut off, and is to be opened again.", sink=self.binding.sink
-            )
-        return self._connection
+    def _connected(self, error: type[SinkUnavailable | OutcomeUnknown] = SinkUnavailable) -> Any:
+        if self._session.connection is None:
+            raise error(f"{self._table.label} was cut off, and is to be opened again.", sink=self.binding.sink)
+        return self._session.connection
 
     @contextlib.contextmanager
     def _some_session(self) -> Iterator[Any]:
         """The sink's own, or another when that was cut off."""
         with contextlib.ExitStack() as stack:
+            stack.enter_context(self._session.lock)
             stack.enter_context(self._nothing_written())
-            yield self._connection or stack.enter_context(self._server.session(SinkUnavailable))
+            yield self._session.connection or stack.enter_context(self._server.session(SinkUnavailable))
 
-    def _begin_again(self, move: TokenMove, name: str) -> None:
-        """After a lost session: nobody else has gone on, and what it prepared under this name is forgotten."""
-        found = self.open(self.binding)
-        if not same_token(found, move.expected):
-            raise refuse_token(self.binding, found, move.expected)
-        for handle in self.handles():
-            if handle.detail["name"] == name:
-                self.abort(handle)
+    def _share(self, rows: pa.Table, move: TokenMove, name: str) -> Share:
+        """What this sink has in the transaction that will have this name."""
+        return Share(
+            begin_again=partial(self._begin_again, move, name),
+            move=partial(self._move, move),
+            write=partial(self._write, rows, prepared_as=name),
+            failure=self._failure,
+            owns=lambda found: (found.schema_name, found.table_name) == (self._table.schema, self._table.name),
+        )
 
-    def _begin_and_write(self, rows: pa.Table, move: TokenMove | None, *, prepared_as: str | None = None) -> None:
-        """A transaction with the token's move and the rows in it, not ended yet."""
-        connection = self._connected()
+    @property
+    def _is_cut_off(self) -> bool:
+        return self._session.connection is None
+
+    def _hang_up(self) -> None:
+        self._session.hang_up()
+
+    def _prepared_now(self) -> Sequence[Handle]:
+        with self._some_session() as connection:
+            return listed(connection, self._server, self.binding)
+
+    def _prepare_all(self, shares: Sequence[Share], name: str, move: TokenMove) -> None:
+        """One transaction with every token's move and all rows."""
+        self._begin(move)
+        for share in shares:
+            share.move()
+        for share in shares:
+            share.write()
+        self._finish("postgres.prepare", lambda: prepare(self._connected(), name), shares)
+
+    def _commit_prepared(self, name: str, move: TokenMove | None) -> None:
+        """Once for all sinks whose rows are in it."""
+        if self._session.decided == name:
+            return
+        self._finish("postgres.commit", lambda: self._decide(name, move))
+        self._session.decided = name
+
+    def _decide(self, name: str, move: TokenMove | None) -> None:
+        """A transaction that is gone was decided, perhaps through another sink: how, the token tells."""
+        connection = self._connected(OutcomeUnknown)
+        try:
+            commit_prepared(connection, name)
+        except psycopg().Error as error:
+            if error.sqlstate != IS_GONE or move is None:
+                raise
+            if not same_token(read_token(connection, self._table, self.binding), move.new):
+                raise
+
+    def _begin(self, move: TokenMove | None) -> None:
         with self._nothing_written(move):
-            connection.execute("BEGIN")
-            if move is not None:
-                move_token(connection, self._table, self.binding, move)
-            if rows.num_rows:
-                with durable_step("postgres.write"):
-                    self._write(rows, prepared_as)
+            self._connected().execute("BEGIN")
 
-    def _write(self, rows: pa.Table, prepared_as: str | None) -> None:
-        connection, table, binding = self._connection, self._table, self.binding
-        if binding.mode == "append":
-            stored = rows.select(stored_schema(binding).names)
-            if not self._differing:
-                copy_in(connection, table.qualified, stored)
-                return
-        else:
-            stored = last_of_each_key(rows, binding.key)
+    def _move(self, move: TokenMove | None) -> None:
+        """In the transaction under way."""
+        if move is not None:
+            with self._nothing_written(move):
+                move_token(self._connected(), self._table, self.binding, move)
+
+    def _write(self, rows: pa.Table, *, prepared_as: str | None = None) -> None:
+        """In the transaction under way. Rows are left out only before the seal: what is sealed is delivered whole."""
+        self._refused = ()
+        if not rows.num_rows:
+            return
+        with self._nothing_written(), durable_step("postgres.write"), self._stage(rows, prepared_as) as stage:
+            if self.binding.is_sifted and prepared_as is not None:
+                sieve = Sieve(self._connected(), self._table, partial(self._put_anew, stage), self._refusal)
+                self._refused = sieve.pass_through(rows)
+            else:
+                self._put(stage, rows)
+
+    @contextlib.contextmanager
+    def _stage(self, rows: pa.Table, prepared_as: str | None) -> Iterator[str | None]:
+        """Where rows wait to be merged; None: they go straight into the table."""
+        if self.binding.mode == "append" and not self._differing:
+            yield None
+            return
+        schema = stored_schema(self.binding) if self.binding.mode == "append" else rows.schema
+        with staging(self._connected(), self._table, schema, prepared_as=prepared_as) as stage:
+            yield stage
+
+    def _put(self, stage: str | None, rows: pa.Table) -> None:
+        connection, table, binding = self._connected(), self._table, self.binding
+        is_append = binding.mode == "append"
+        stored = rows.select(stored_schema(binding).names) if is_append else last_of_each_key(rows, binding.key)
+        if stage is None:
+            copy_in(connection, table.qualified, stored)
+            return
         refuse_cut(stored, self._differing, table.label, binding.sink)
-        with staging(connection, table, stored.schema, prepared_as=prepared_as) as stage:
-            copy_in(connection, stage, stored)
-            merge(connection, table, binding, stage, self._differing)
+        copy_in(connection, stage, stored)
+        merge(connection, table, binding, stage, self._differing)
+
+    def _put_anew(self, stage: str | None, rows: pa.Table) -> None:
+        """A piece; the one before was merged. A table for each would hold a lock each until the end."""
+        if stage is not None:
+            self._connected().execute(f"DELETE FROM {stage}")
+        self._put(stage, rows)
+
+    @contextlib.contextmanager
+    def _in_our_words(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg().Error as error:
+            raise self._failure(error) from None
 
     @contextlib.contextmanager
     def _nothing_written(self, move: TokenMove | None = None) -> Iterator[None]:
@@ -294,15 +335,15 @@ class PostgresSink(SpooledSink):
         try:
             yield
         except psycopg().Error as error:
-            self._roll_back()
-            if move is not None and self._connection is None:
+            self._session.roll_back()
+            if move is not None and self._session.connection is None:
                 self._refuse_if_moved(move)
             raise self._failure(error) from None
         except OnefoldError:
-            self._roll_back()
+            self._session.roll_back()
             raise
         except BaseException:
-            self.close()
+            self._session.hang_up()
             raise
 
     def _refuse_if_moved(self, move: TokenMove) -> None:
@@ -312,53 +353,33 @@ class PostgresSink(SpooledSink):
             if not same_token(found, move.expected):
                 raise refuse_token(self.binding, found, move.expected)
 
-    def _roll_back(self) -> None:
-        """Or hang up, which comes to the same."""
+    def _finish(self, step: str, decide: Callable[[], None], shares: Sequence[Share] = ()) -> None:
+        """End the transaction under way: for certain, or nobody knows. shares: the sinks whose rows are in it."""
         try:
-            if self._connection is not None:
-                self._connection.execute("ROLLBACK")
-        except psycopg().Error:
-            self.close()
-
-    def _finish(self, decide: Callable[[], None]) -> None:
-        """A constraint that is checked at the end, and a conflict, roll back for certain; of the rest nobody knows."""
-        try:
-            decide()
+            with durable_step(step):
+                decide()
         except psycopg().Error as error:
-            self.close()
-            state = str(error.sqlstate or "")
-            if state[:2] in _ROWS_AT_FAULT or (state[:2] == "40" and state != "40003"):
-                raise self._failure(error) from None
+            self._session.hang_up()
+            if was_rolled_back(error):
+                failure = next((share.failure for share in shares if share.owns(error.diag)), self._failure)
+                raise failure(error) from None
             raise OutcomeUnknown(
                 f"{self._table.label} did not answer a commit.",
                 found=self._server.clean(str(error)),
                 sink=self.binding.sink,
             ) from error
         except BaseException:
-            self.close()
+            self._session.hang_up()
             raise
 
-    def _no_preparing(self) -> SinkRefused:
-        return SinkRefused(
-            f'{self._table.label} cannot join commit="together".',
-            found="max_prepared_transactions = 0",
-            next_step="Set it above the number of sinks that use the server, and restart that.",
-            sink=self.binding.sink,
-        )
+    def _refusal(self, error: Any) -> RowsRefused | None:
+        failure = self._failure(error)
+        return failure if isinstance(failure, RowsRefused) else None
 
     def _failure(self, error: Any) -> Exception:
-        sink = self._binding.sink if self._binding else None
-        state = str(error.sqlstate or "")
-        if state[:2] in _ROWS_AT_FAULT:
-            return RowsRefused(f"{self._table.label} refuses rows.", found=_said(error), sink=sink)
-        if state[:2] == "42" and state != "42501":  # a table or a column that is not there any more
-            return SinkRefused(f"{self._table.label} was changed meanwhile.", found=_said(error), sink=sink)
-        return self._server.failure(error, SinkUnavailable, sink=sink)
+        return failure_of(error, self._server, self._table, self._binding.sink if self._binding else None)
 
 
-def _said(error: Any) -> str:
-    """The server's words: what, and which row."""
-    about = error.diag
-    return "; ".join(text for text in (about.message_primary, about.message_detail, about.context) if text) or str(
-        error
-    )
+def _begin_all(shares: Sequence[Share]) -> None:
+    for share in shares:
+        share.begin_again()

@@ -16,6 +16,7 @@ from typing import Any
 
 from onefold.engines.embedded.deliveries import SinkLanes
 from onefold.engines.embedded.opening import OpenedFlow
+from onefold.engines.embedded.pipeline import DEAD_LETTERS
 from onefold.engines.embedded.sealing import Draft, Forgotten, SealingLane
 from onefold.engines.embedded.workers import Workers
 from onefold.epoch import EpochCore
@@ -46,7 +47,7 @@ from onefold.steps import (
     StopSink,
     TellSources,
 )
-from onefold.types import EpochNumber
+from onefold.types import EpochNumber, Positions
 
 __all__ = ["Conductor", "Draft", "Trace"]
 
@@ -77,7 +78,16 @@ class RenewDue:
 class Conductor:
     """One instance of one flow, from opening to drained, stopped or halted."""
 
-    def __init__(self, opened: OpenedFlow, workers: Workers, clock: Clock, *, trace: Trace | None = None) -> None:
+    def __init__(
+        self,
+        opened: OpenedFlow,
+        workers: Workers,
+        clock: Clock,
+        settle_sources: Callable[[Positions], None],
+        *,
+        trace: Trace | None = None,
+    ) -> None:
+        """settle_sources: called with the positions before which everything has taken effect for good."""
         self.opened = opened
         self.core = EpochCore(
             opened.recovered, commit=opened.plan.commit, deliver_bytes=opened.plan.settings.deliver_bytes
@@ -88,6 +98,7 @@ class Conductor:
         self.waiting_sinks: dict[str, OnefoldError] = {}
         self._workers = workers
         self._clock = clock
+        self._settle_sources = settle_sources
         self._trace = trace or _ignore
         self._inbox: queue.SimpleQueue[Event | Broken | Forgotten | None] = queue.SimpleQueue()
         self._timers: list[tuple[float, int, Event | RenewDue]] = []
@@ -101,6 +112,11 @@ class Conductor:
     def totals(self) -> Mapping[str, Any]:
         """The books of all epochs so far."""
         return self._sealing.totals
+
+    @property
+    def refused(self) -> int:
+        """Rows of this run that sinks refused, and that are dead letters."""
+        return self._sealing.refusals.count
 
     @property
     def given_up(self) -> Mapping[str, int]:
@@ -128,7 +144,9 @@ class Conductor:
         self._draft = draft
         self._workers.submit(SEALING, lambda: self._guard(self._sealing.put_deltas, draft))
         rows = {name: table.num_rows for name, table in draft.result.outputs.items()}
-        self._tell(EpochOffered(draft.seal, draft.result.ends, rows))
+        is_sifted = any(self.opened.outputs[name].is_sifted for name in rows)
+        last = frozenset({DEAD_LETTERS}) if is_sifted else frozenset[str]()
+        self._tell(EpochOffered(draft.seal, draft.result.ends, rows, last))
 
     def ask(self, event: Event | None) -> None:
         """Post an event from any thread; None only wakes the conductor."""
@@ -159,8 +177,12 @@ class Conductor:
         self._run_timers()
         return True
 
-    def close(self) -> None:
-        """End the lanes, close sinks and journal; look at `halted` afterwards. Safe after a halt."""
+    def close(self, failure: BaseException | None = None) -> None:
+        """End the lanes, close sinks and journal; look at `halted` afterwards. Safe after a halt.
+
+        failure: what has ended the run elsewhere, while it read or computed.
+        """
+        self.halted = self.halted or failure
         for name, output in self.opened.outputs.items():
             self._workers.submit(f"sink {name}", output.sink.close)
         self._workers.close()
@@ -270,10 +292,8 @@ class Conductor:
             self._tell(event)
         return ran
 
-    def _tell_sources(self, ends: Mapping[str, Any]) -> None:
-        for name, reader in self.opened.pipeline.readers.items():
-            if name in ends:
-                reader.node.source.settle(ends[name])
+    def _tell_sources(self, ends: Positions) -> None:
+        self._settle_sources(ends)
         self.core.chain.strip(self._sealing.planned_free)
         settled = self.core.settled
         self._on_sealing(self._sealing.free, settled, EpochNumber(min(self.core.oldest_token(), settled)))

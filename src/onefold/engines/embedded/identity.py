@@ -84,13 +84,18 @@ def _entry(history: History, name: str, output: Output, before: SinkEntry | None
     if before is None:
         return SinkEntry(shape, joined)
     if before.retired:
-        return SinkEntry(shape, joined, before.base if before.shape["target"] == shape["target"] else None)
+        return SinkEntry(shape, joined, before.base if _place(before.shape) == _place(shape) else None)
     through = EpochNumber(max(before.through, history.through.get(name, EpochNumber(0))))
     if before.shape == shape:
         return replace(before, through=through)
     _demand_drained(history, name, found=shape, expected=before.shape)
-    base = _token_held(history, before) if before.shape["target"] == shape["target"] else None
+    base = _token_held(history, before) if _place(before.shape) == _place(shape) else None
     return SinkEntry(shape, joined, base, through)
+
+
+def _place(shape: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Where rows and token are."""
+    return shape["target"], shape.get("tokens")
 
 
 def _retire(history: History, name: str, entry: SinkEntry) -> SinkEntry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -13,7 +14,7 @@ from onefold.errors import InputLost
 from onefold.operators.reading import DecodedPart
 from onefold.plan import ReadNode, Settings
 from onefold.protocols import Clock, Limit, Source
-from onefold.types import EpochNumber, PartitionId, Position, Skip
+from onefold.types import EpochNumber, PartitionId, Position, Positions, Skip
 
 __all__ = ["Ingest", "Loss", "gathering"]
 
@@ -58,10 +59,19 @@ class _Gathered:
 
 
 class Ingest:
-    """Opens the sources and cuts their input into epochs. One thread; state moves on only with what it hands out."""
+    """Opens the sources and cuts their input into epochs. Its state moves on only with what it hands out.
 
-    def __init__(self, pipeline: Pipeline, ends: Ends, next_epoch: EpochNumber) -> None:
+    One thread, but for `settle` and `close`.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, ends: Ends, next_epoch: EpochNumber, settled: Positions | None = None
+    ) -> None:
+        """ends: where to read next. settled: before where everything has taken effect for good."""
         self._pipeline = pipeline
+        self._settled: Positions = settled or {}
+        self._telling = threading.Lock()
+        self._is_open = False
         self._settings: Settings = pipeline.plan.settings
         self._ends: Ends = {name: dict(ends.get(name, {})) for name in pipeline.readers}
         self._next = next_epoch
@@ -69,13 +79,30 @@ class Ingest:
         """After `next` gave None: whether every partition said that nothing more is there; else it may still come."""
 
     def open(self) -> None:
-        """Open every source with what it must remember. Raises SourceUnavailable."""
+        """Open every source with what it must remember, and tell it what is settled. Raises SourceUnavailable."""
         for name, reader in self._pipeline.readers.items():
             memory = self._pipeline.memories.get(name)
             reader.node.source.open(memory.table() if memory is not None else None)
+        with self._telling:
+            self._is_open = True
+            self._tell()
+
+    def settle(self, ends: Positions) -> None:
+        """Tell the sources that everything before these positions has taken effect: now, or when they are open."""
+        with self._telling:
+            self._settled = ends
+            if self._is_open:
+                self._tell()
+
+    def _tell(self) -> None:
+        for name, reader in self._pipeline.readers.items():
+            if name in self._settled:
+                reader.node.source.settle(self._settled[name])
 
     def close(self) -> None:
-        """Close every source."""
+        """Close every source; nothing is told any more."""
+        with self._telling:
+            self._is_open = False
         for reader in self._pipeline.readers.values():
             reader.node.source.close()
 

@@ -59,8 +59,8 @@ class InlineRun:
     ) -> None:
         self.clock = clock or ManualClock()
         self._opened = open_flow(plan, folder, outputs, self.clock, is_locked=is_locked)
-        self.conductor = Conductor(self._opened, InlineWorkers(), self.clock, trace=trace)
         self._ingest = Ingest(self._opened.pipeline, *where_to_read(self._opened))
+        self.conductor = Conductor(self._opened, InlineWorkers(), self.clock, self._ingest.settle, trace=trace)
         self._pacer = SnapshotPacer(self._opened)
 
     def begin(self) -> None:

@@ -26,7 +26,7 @@ from onefold.protocols import Clock, Journal
 from onefold.records import Seal, Start
 from onefold.spool import FolderSpool
 from onefold.state.snapshots import SnapshotStore
-from onefold.types import Attempt, EpochNumber, Incarnation, PartitionId, RecordNumber
+from onefold.types import Attempt, EpochNumber, Incarnation, PartitionId, Positions, RecordNumber
 
 __all__ = ["VERSION", "History", "OpenedFlow", "journal_location", "open_flow", "read_history", "where_to_read"]
 
@@ -204,11 +204,13 @@ def read_history(journal: Journal, journal_id: str) -> History:
     return history
 
 
-def where_to_read(opened: OpenedFlow) -> tuple[dict[str, dict[PartitionId, Any]], EpochNumber]:
-    """The positions to read next, by read, and the number of the next epoch."""
+def where_to_read(opened: OpenedFlow) -> tuple[dict[str, dict[PartitionId, Any]], EpochNumber, Positions]:
+    """The positions to read next, by read; the number of the next epoch; the positions before which all is settled."""
     newest = opened.history.newest
     ends = {name: dict(marks) for name, marks in newest.ends.items()} if newest else {}
-    return ends, EpochNumber(opened.recovered.chain.head + 1)
+    chain = opened.recovered.chain
+    settled = chain.get(opened.recovered.settled)
+    return ends, EpochNumber(chain.head + 1), settled.ends if settled is not None else {}
 
 
 def _rule(name: str, output: Output, entry: Any, history: History) -> SinkRule:

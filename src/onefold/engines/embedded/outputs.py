@@ -49,6 +49,7 @@ def binding_of(output: Output, plan: Plan, *, journal: str, incarnation: Incarna
         spool=spool,
         is_shared=output.is_shared,
         is_together=plan.commit == "together",
+        is_sifted=output.is_sifted,
     )
 
 

@@ -35,7 +35,7 @@ from onefold.plan import (
 from onefold.state.rowlog import RowLog
 from onefold.types import EpochNumber, PartitionId, Position
 
-__all__ = ["DEAD_LETTERS", "EpochInput", "EpochResult", "Pipeline", "StateTable"]
+__all__ = ["DEAD_LETTERS", "EpochInput", "EpochResult", "MAX_DEAD_FROM", "Pipeline", "StateTable", "enter_output"]
 
 DEAD_LETTERS = "_dead_letters"
 """The name of the built-in sink for dead letters."""
@@ -246,13 +246,11 @@ class _EpochRun:
         if rows.num_rows == 0:
             return rows
         if output.mode == "append":
-            self.books.sink(output.name, rows)
+            enter_output(self.books, output, rows)
             return rows
         latest = self._pipe._latest.get(output.name)
         rows = latest.run(rows) if latest is not None else last_of_each_key(rows, output.key, None)
-        is_change = OP_COLUMN in rows.column_names
-        deleted = rows.column(OP_COLUMN).to_pylist().count("delete") if is_change else 0
-        self.books.sink(output.name, rows, upserted=rows.num_rows - deleted, deleted=deleted)
+        enter_output(self.books, output, rows)
         return rows
 
     def watermark(self, name: str) -> int | None:
@@ -349,6 +347,15 @@ class _EpochRun:
         )
         self._taken[name] = {"updates": touched, "closed": closed}
         self._emitted |= {(name, "updates"): touched.num_rows, (name, "closed"): closed.num_rows}
+
+
+def enter_output(books: Books, output: Output, rows: pa.Table, *, refused: int = 0) -> None:
+    """What a sink gets, in the books. refused: rows that it was to get and did not take."""
+    upserted = deleted = 0
+    if output.mode == "upsert":
+        deleted = rows.column(OP_COLUMN).to_pylist().count("delete") if OP_COLUMN in rows.column_names else 0
+        upserted = rows.num_rows - deleted
+    books.sink(output.name, rows, upserted=upserted, deleted=deleted, refused=refused)
 
 
 def _fusable(pipe: Pipeline, node: WhereNode | SelectNode) -> list[WhereNode | SelectNode]:

@@ -10,7 +10,8 @@ import pyarrow as pa
 from onefold.clock import SystemClock
 from onefold.engines.embedded.ingest import Ingest, gathering
 from onefold.engines.embedded.pipeline import EpochInput, Pipeline
-from onefold.plan import Node, Plan
+from onefold.plan import Node, Plan, ReadNode
+from onefold.protocols import LeavesTraces
 from onefold.types import EpochNumber
 
 __all__ = ["preview"]
@@ -60,4 +61,11 @@ def _through(plan: Plan, name: str) -> tuple[Node, ...]:
     for node in reversed(plan.nodes):  # a node stands after its inputs
         if node.name in wanted:
             wanted |= {*node.inputs}
-    return tuple(node for node in plan.nodes if node.name in wanted)
+    return tuple(_traceless(node) for node in plan.nodes if node.name in wanted)
+
+
+def _traceless(node: Node) -> Node:
+    """The same, of a source that leaves nothing behind."""
+    if isinstance(node, ReadNode) and isinstance(node.source, LeavesTraces):
+        return replace(node, source=node.source.glance())
+    return node

@@ -133,8 +133,8 @@ class Run:
         outputs = all_outputs(plan, folder)
         self._opened: OpenedFlow = open_flow(plan, folder, outputs, self._clock, is_locked=is_locked)
         self._until, self._close, self._skipping = until, close, skipping
-        self._conductor = Conductor(self._opened, ThreadWorkers(), self._clock, trace=trace)
         self._ingest = Ingest(self._opened.pipeline, *where_to_read(self._opened))
+        self._conductor = Conductor(self._opened, ThreadWorkers(), self._clock, self._ingest.settle, trace=trace)
         self._pacer = SnapshotPacer(self._opened)
         self._to_compute: queue.Queue[EpochInput | None] = queue.Queue(READ_AHEAD_EPOCHS)
         self._computed: queue.Queue[Draft | None] = queue.Queue(READ_AHEAD_EPOCHS)
@@ -222,24 +222,21 @@ class Run:
             return
         self._ingest.open()
         settings = self._opened.plan.settings
-        try:
-            while not (self._stopping.is_set() or self._must_end.is_set()):
-                if self._conductor.core.undelivered_bytes() > settings.spool_quota_bytes:
-                    self._stopping.wait(POLL_SECONDS)
-                    continue
-                wait = 0.0 if self._until and self._ingest.is_idle else IDLE_SECONDS
-                until_idle = self._until == "drained"
-                more = gathering(self._clock, settings.epoch_seconds, self._stopping.wait, until_idle=until_idle)
-                epoch = self._ingest.next(wait, more)
-                self._is_caught_up = epoch is None
-                if epoch is not None:
-                    self._put(self._to_compute, epoch)
-                elif self._until == "drained" and self._ingest.is_idle:
-                    break
-            if self._close and not self._stopping.is_set():
-                self._put(self._to_compute, self._ingest.closing())
-        finally:
-            self._ingest.close()
+        while not (self._stopping.is_set() or self._must_end.is_set()):
+            if self._conductor.core.undelivered_bytes() > settings.spool_quota_bytes:
+                self._stopping.wait(POLL_SECONDS)
+                continue
+            wait = 0.0 if self._until and self._ingest.is_idle else IDLE_SECONDS
+            until_idle = self._until == "drained"
+            more = gathering(self._clock, settings.epoch_seconds, self._stopping.wait, until_idle=until_idle)
+            epoch = self._ingest.next(wait, more)
+            self._is_caught_up = epoch is None
+            if epoch is not None:
+                self._put(self._to_compute, epoch)
+            elif self._until == "drained" and self._ingest.is_idle:
+                break
+        if self._close and not self._stopping.is_set():
+            self._put(self._to_compute, self._ingest.closing())
 
     def _compute(self) -> None:
         while (epoch := self._next_input()) is not None:
@@ -280,7 +277,11 @@ class Run:
                 conductor.pump(POLL_SECONDS)
         finally:
             self._must_end.set()
-            conductor.close()
+            try:
+                conductor.close(self._failure)
+            finally:
+                self._threads[0].join()  # sources stay open longer than they are read: they are told what is settled
+                self._ingest.close()
         if conductor.halted is not None:
             raise conductor.halted
         self._summary = self._sum_up()
@@ -331,6 +332,6 @@ class Run:
             behind=conductor.drained.behind if conductor.drained else {},
             notes=self._opened.notes,
             stopped_sinks=dict(conductor.stopped_sinks),
-            dead=self._dead,
+            dead=self._dead + conductor.refused,
             late=self._late,
         )

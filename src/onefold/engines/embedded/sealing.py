@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from onefold.books import add_totals
 from onefold.engines.embedded.opening import OpenedFlow
-from onefold.engines.embedded.pipeline import EpochResult
+from onefold.engines.embedded.pipeline import DEAD_LETTERS, EpochResult, enter_output
+from onefold.engines.embedded.refusals import Refusals
 from onefold.errors import OnefoldError
 from onefold.protocols import Clock, JournalRecord
 from onefold.records import Seal, StateDelta
@@ -33,13 +36,17 @@ class Forgotten:
 
 @dataclass
 class Draft:
-    """The epoch between offer and seal. frozen: tables for a snapshot at exactly this epoch, if one is due."""
+    """The epoch between offer and seal.
+
+    frozen: tables for a snapshot at exactly this epoch, if one is due. has_failed: a sink could not prepare it.
+    """
 
     result: EpochResult
     seal: SealId
     frozen: Mapping[str, Any] = field(default_factory=dict)
     receipts: dict[str, tuple[Receipt, ...]] = field(default_factory=dict)
     deltas: tuple[StateDelta, ...] = ()
+    has_failed: bool = False
 
 
 class SealingLane:
@@ -54,6 +61,7 @@ class SealingLane:
         self.totals: Mapping[str, Any] = history.newest.totals if history.newest else {}
         self.given_up = dict(history.given_up)
         self.planned_free = opened.archive.freed
+        self.refusals = Refusals(opened.plan, opened.outputs)
         self._latest = dict(history.latest)
         self._through = dict(history.through)
         self._clock = clock
@@ -70,18 +78,40 @@ class SealingLane:
         draft.deltas = tuple(deltas)
 
     def prepare(self, step: Prepare, draft: Draft) -> None:
-        """Make a sink's rows durable and invisible."""
+        """Make a sink's rows durable and invisible; after another sink failed to, nothing: the epoch is given up.
+
+        Its handles are about to be aborted, and none may come after that.
+        """
+        if draft.has_failed:
+            return
         sink = self.opened.outputs[step.sink].sink
-        rows = draft.result.outputs[step.sink]
         try:
-            receipt = sink.prepare(EpochHead(step.epoch, step.seal, step.move), rows.to_batches())
+            rows = self._rows_for(step.sink, draft)
+            if not rows.num_rows:  # the dead letters of an epoch that has none
+                self._post(Prepared(step.sink, 0, is_part=False))
+                return
+            head = EpochHead(step.epoch, step.seal, step.move, step.sinks)
+            receipt = sink.prepare(head, rows.to_batches())
         except OnefoldError as error:
+            draft.has_failed = True
             self._note("prepare", sink=step.sink, epoch=step.epoch, result="failed")
             self._post(PrepareFailed(step.sink, error))
             return
         draft.receipts[step.sink] = (receipt,)
         self._note("prepare", sink=step.sink, epoch=step.epoch, result="ok")
         self._post(Prepared(step.sink, receipt.size_bytes, receipt.kind == "native"))
+
+    def _rows_for(self, sink: str, draft: Draft) -> pa.Table:
+        """Dead letters, which are prepared last, with what the sinks before have refused. Raises TooManyDead."""
+        if sink != DEAD_LETTERS:
+            return draft.result.outputs[sink]
+        letters = self.refusals.collect(draft.result, draft.receipts)
+        rows = draft.result.outputs.get(sink, letters)
+        if not letters.num_rows:
+            return rows
+        rows = letters if rows is letters else pa.concat_tables([rows, letters])
+        enter_output(draft.result.books, self.opened.outputs[sink], rows)
+        return rows
 
     def seal(self, step: AppendSeal, draft: Draft) -> None:
         """THE decision: one record."""

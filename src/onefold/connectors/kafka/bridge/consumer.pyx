@@ -10,6 +10,8 @@ from libc.string cimport memcpy
 from onefold.connectors.kafka.bridge.client cimport Client, fault_of, raise_if, text_of
 from onefold.connectors.kafka.bridge.librdkafka cimport *
 
+import time
+
 import numpy as np
 import pyarrow as pa
 
@@ -17,19 +19,34 @@ from onefold.connectors.kafka.bridge.client import KafkaFault
 
 cdef enum:
     HELD_MESSAGES = 8192
+    SEEK_SECONDS = 10
+    WRONG_STATE = -172
+
+SEEK_PAUSE_SECONDS = 0.005
 
 
 @cython.no_gc_clear
 cdef class Consumer(Client):
     """Reads partitions that are given to it; belongs to no group's membership."""
 
+    cdef rd_kafka_queue_t *_answers
+    cdef Py_ssize_t _unanswered
+
+    def __cinit__(self):
+        self._answers = NULL
+        self._unanswered = 0
+
     def __init__(self, settings, token=None):
         self._connect(OF_CONSUMER, settings, 0, token)
+        self._answers = rd_kafka_queue_new(self._rk)
 
     def attach(self, str topic, int32_t partition, int64_t offset, int32_t leader_epoch, int wake):
         """Fetch a partition from an offset on into a queue of its own. leader_epoch: -1 when unknown; else librdkafka
         validates that the log was not truncated below the offset (KIP-320). wake: a file descriptor that gets a byte
-        when the queue gets its first message. Raises KafkaFault."""
+        when the queue gets its first message. Raises KafkaFault.
+
+        An assigned position is validated only if this handle has never heard of the topic before; one that is sought
+        always is, and nothing is taken before (rd_kafka_toppar_fetch_start and rd_kafka_toppar_seek)."""
         cdef rd_kafka_topic_partition_list_t *parts
         cdef rd_kafka_topic_partition_t *part
         cdef rd_kafka_error_t *error
@@ -41,20 +58,59 @@ cdef class Consumer(Client):
         part.offset = offset
         if leader_epoch >= 0:
             rd_kafka_topic_partition_set_leader_epoch(part, leader_epoch)
-        with nogil:
-            error = rd_kafka_incremental_assign(self._rk, parts)
+        try:
+            with nogil:
+                error = rd_kafka_incremental_assign(self._rk, parts)
+            raise_if(error)
+            if leader_epoch >= 0:
+                self._seek(queue, parts)
+        finally:
             rd_kafka_topic_partition_list_destroy(parts)
-        raise_if(error)
         return queue
+
+    cdef _seek(self, Partition queue, rd_kafka_topic_partition_list_t *parts):
+        """It takes a moment until a partition that was assigned may be sought in."""
+        cdef rd_kafka_error_t *error
+        cdef int fault
+        over_at = time.monotonic() + SEEK_SECONDS
+        while True:
+            with nogil:
+                error = rd_kafka_seek_partitions(self._rk, parts, SEEK_SECONDS * 1000)
+            fault = rd_kafka_error_code(error) if error != NULL else parts.elems[0].err
+            if error != NULL:
+                rd_kafka_error_destroy(error)
+            if not fault:
+                return
+            if fault != WRONG_STATE or time.monotonic() > over_at:
+                queue.detach()
+                raise fault_of(fault)
+            time.sleep(SEEK_PAUSE_SECONDS)
 
     def commit(self, offsets):
         """Tell the group's coordinator where we are, without waiting. offsets: (topic, partition, offset)."""
         cdef rd_kafka_topic_partition_list_t *parts = rd_kafka_topic_partition_list_new(len(offsets))
+        cdef int error
         for topic, partition, offset in offsets:
             rd_kafka_topic_partition_list_add(parts, topic.encode(), partition).offset = offset
         with nogil:
-            rd_kafka_commit(self._rk, parts, 1)
+            error = rd_kafka_commit_queue(self._rk, parts, self._answers, NULL, NULL)
             rd_kafka_topic_partition_list_destroy(parts)
+        if not error:
+            self._unanswered += 1
+        self.flush(0)
+
+    def flush(self, int timeout_ms):
+        """Wait at most so long for an answer to each commit. What is closed before it is not told."""
+        cdef rd_kafka_event_t *event
+        over_at = time.monotonic() + timeout_ms / 1000
+        while self._unanswered and self._answers != NULL:
+            with nogil:
+                event = rd_kafka_queue_poll(self._answers, timeout_ms)
+            if event == NULL:
+                break
+            rd_kafka_event_destroy(event)
+            self._unanswered -= 1
+            timeout_ms = max(0, int((over_at - time.monotonic()) * 1000))
 
     def committed(self, str topic, int32_t partition, int timeout_ms):
         """The group's (offset, metadata bytes) of a partition; the offset is negative when there is none.
@@ -72,6 +128,12 @@ cdef class Consumer(Client):
             return part.offset, (<const char *>part.metadata)[:part.metadata_size] if part.metadata != NULL else b""
         finally:
             rd_kafka_topic_partition_list_destroy(parts)
+
+    cdef _destroy(self):
+        if self._answers != NULL:
+            rd_kafka_queue_destroy(self._answers)
+            self._answers = NULL
+        Client._destroy(self)
 
 
 @cython.no_gc_clear

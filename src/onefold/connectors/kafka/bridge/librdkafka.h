@@ -76,6 +76,7 @@ int rd_kafka_set_log_queue(rd_kafka_t *rk, rd_kafka_queue_t *queue);
 rd_kafka_queue_t *rd_kafka_queue_get_main(rd_kafka_t *rk);
 rd_kafka_queue_t *rd_kafka_queue_get_partition(rd_kafka_t *rk, const char *topic, int32_t partition);
 void rd_kafka_queue_forward(rd_kafka_queue_t *queue, rd_kafka_queue_t *target);
+rd_kafka_queue_t *rd_kafka_queue_new(rd_kafka_t *rk);
 void rd_kafka_queue_destroy(rd_kafka_queue_t *queue);
 void rd_kafka_queue_io_event_enable(rd_kafka_queue_t *queue, int fd, const void *payload, size_t size);
 rd_kafka_event_t *rd_kafka_queue_poll(rd_kafka_queue_t *queue, int timeout_ms);
@@ -106,10 +107,14 @@ rd_kafka_topic_partition_t *rd_kafka_topic_partition_list_add(
 void rd_kafka_topic_partition_set_leader_epoch(rd_kafka_topic_partition_t *partition, int32_t leader_epoch);
 rd_kafka_error_t *rd_kafka_incremental_assign(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *partitions);
 rd_kafka_error_t *rd_kafka_incremental_unassign(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *partitions);
+rd_kafka_error_t *rd_kafka_seek_partitions(
+    rd_kafka_t *rk, rd_kafka_topic_partition_list_t *partitions, int timeout_ms);
 int rd_kafka_get_watermark_offsets(
     rd_kafka_t *rk, const char *topic, int32_t partition, int64_t *low, int64_t *high);
 int rd_kafka_committed(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *partitions, int timeout_ms);
-int rd_kafka_commit(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *offsets, int is_async);
+int rd_kafka_commit_queue(
+    rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *offsets, rd_kafka_queue_t *answers,
+    void (*callback)(rd_kafka_t *rk, int err, rd_kafka_topic_partition_list_t *offsets, void *opaque), void *opaque);
 
 rd_kafka_topic_t *rd_kafka_topic_new(rd_kafka_t *rk, const char *topic, rd_kafka_topic_conf_t *conf);
 void rd_kafka_topic_destroy(rd_kafka_topic_t *topic);

@@ -1,0 +1,101 @@
+"""Leaves out of a transaction the rows that the server refuses, by halves.
+
+Each piece is written behind a savepoint, and the table's own constraints are checked at its end, deferred ones too; a
+piece that is refused is undone and cut in two. So k refused rows of n cost about k log n pieces. Rows that are left are
+tried again until none is taken any more: one may have been refused for want of another, which was written later.
+Source: PostgreSQL's documentation, pages SAVEPOINT, SET CONSTRAINTS and pg_constraint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from onefold.connectors.postgres.connection import psycopg
+from onefold.connectors.postgres.tables import TableName
+from onefold.errors import RowsRefused
+from onefold.protocols import RefusedRow
+
+__all__ = ["Sieve"]
+
+SAVEPOINT = "onefold_sifting"
+
+MOST_REFUSED = 10_000
+"""Rows of an epoch. More of them are no exceptions, and each costs some statements while others wait for our locks."""
+
+_DEFERRABLE = """
+SELECT format('%%I.%%I', nspname, conname) FROM pg_constraint JOIN pg_namespace n ON n.oid = connamespace
+WHERE conrelid = %s::regclass AND condeferrable ORDER BY 1
+"""
+
+
+@dataclass(frozen=True)
+class Sieve:
+    """For one table, in the transaction under way.
+
+    write: a piece. told: what an error of the client says of rows of this table; None: it is not about them.
+    """
+
+    connection: Any
+    table: TableName
+    write: Callable[[pa.Table], None]
+    told: Callable[[Any], RowsRefused | None]
+
+    def pass_through(self, rows: pa.Table) -> list[RefusedRow]:
+        """Write all rows that the server takes, in their order; the others, by their places.
+
+        Raises the client's errors, and RowsRefused when there are more than MOST_REFUSED.
+        """
+        deferrable = [name for (name,) in self.connection.execute(_DEFERRABLE, [self.table.qualified]).fetchall()]
+        refused = self._pass(rows, [(0, rows.num_rows)], deferrable)
+        while refused:
+            left = self._pass(rows, [(one.row, 1) for one in reversed(refused)], deferrable)
+            if len(left) == len(refused):
+                break
+            refused = left
+        return refused
+
+    def _pass(self, rows: pa.Table, pieces: list[tuple[int, int]], deferrable: list[str]) -> list[RefusedRow]:
+        """pieces: first row and count, the first of them last."""
+        refused: list[RefusedRow] = []
+        while pieces:
+            first, count = pieces.pop()
+            error = self._write_piece(rows.slice(first, count), ", ".join(deferrable))
+            if error is None:
+                continue
+            if count > 1:
+                half = count // 2
+                pieces += [(first + half, count - half), (first, half)]
+                continue
+            refused.append(RefusedRow(first, str(error.found or error.summary)))
+            if len(refused) > MOST_REFUSED:
+                raise RowsRefused(
+                    f"{self.table.label} refuses more than {MOST_REFUSED} rows of an epoch.", found=refused[0].why
+                )
+        return refused
+
+    def _write_piece(self, rows: pa.Table, deferrable: str) -> RowsRefused | None:
+        """Why it was refused and undone, if it was."""
+        connection = self.connection
+        connection.execute(f"SAVEPOINT {SAVEPOINT}")
+        try:
+            self.write(rows)
+            if deferrable:
+                connection.execute(f"SET CONSTRAINTS {deferrable} IMMEDIATE")
+                connection.execute(f"SET CONSTRAINTS {deferrable} DEFERRED")
+        except RowsRefused as error:
+            refusal = error
+        except psycopg().Error as error:
+            found = self.told(error)
+            if found is None:
+                raise
+            refusal = found
+        else:
+            connection.execute(f"RELEASE SAVEPOINT {SAVEPOINT}")
+            return None
+        connection.execute(f"ROLLBACK TO SAVEPOINT {SAVEPOINT}")
+        connection.execute(f"RELEASE SAVEPOINT {SAVEPOINT}")
+        return refusal

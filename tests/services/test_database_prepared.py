@@ -1,0 +1,100 @@
+"""What is left behind when a sink refuses an epoch (nothing), and what is listed of that which is undecided."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from onefold.errors import RowsRefused
+from tests.services.database_prepared import feed, findings, flow_of, lake_files, leave_prepared
+from tests.services.database_systems import MYSQL, POSTGRES, System
+
+one_server = pytest.mark.parametrize("system", [POSTGRES, MYSQL], ids=str)
+
+
+@pytest.fixture(autouse=True)
+def server(system: System, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue(system.server)
+
+
+POSITIVE = "CONSTRAINT positive CHECK (id > 0)"
+PARENT = "CONSTRAINT parent FOREIGN KEY (id) REFERENCES parents (id)"
+
+REFUSALS = {
+    "postgres, at once": (POSTGRES, POSITIVE, "-5"),
+    "postgres, when it is prepared": (POSTGRES, "CONSTRAINT one UNIQUE (id) DEFERRABLE INITIALLY DEFERRED", "7"),
+    "mysql, check": (MYSQL, POSITIVE, "(-5)"),
+    "mysql, unique": (MYSQL, "CONSTRAINT one UNIQUE (id)", "(7)"),
+    "mysql, foreign key": (MYSQL, PARENT, "(-5)"),
+}
+
+
+@pytest.mark.parametrize(("system", "constraint", "row"), REFUSALS.values(), ids=list(REFUSALS))
+@pytest.mark.parametrize("names", [("target",), ("target", "other")], ids=["refuses last", "refuses first"])
+def test_rows_that_one_sink_refuses_leave_no_trace_in_any(
+    system: System, constraint: str, row: str, names: tuple[str, ...], tmp_path: Path
+) -> None:
+    name = constraint.split()[1]
+    execute, rows = system.flows.execute, system.flows.rows
+    execute(tmp_path, "CREATE TABLE parents (id bigint PRIMARY KEY)", "INSERT INTO parents VALUES (7)")
+    execute(tmp_path, f"CREATE TABLE target (id bigint, {constraint})", "CREATE TABLE other (id bigint)")
+    feed(tmp_path, "a.jsonl", 7, -5, 7)
+    flow = flow_of(tmp_path, *(system.flows.table(tmp_path, each) for each in names))
+    with pytest.raises(RowsRefused) as refused:
+        flow.run(state=tmp_path / "state")
+    assert name in str(refused.value.found)
+    assert row in str(refused.value.found)
+    assert [rows(tmp_path, f"SELECT id FROM {each}") for each in ("target", "other")] == [[], []]
+    assert (system.flows.left(), lake_files(tmp_path)) == ([], [])
+    assert flow.status(state=tmp_path / "state").epoch == 0
+    execute(tmp_path, f"ALTER TABLE target DROP CONSTRAINT {name}")
+    flow.run(state=tmp_path / "state")
+    for each in names:
+        assert rows(tmp_path, f"SELECT id FROM {each} ORDER BY id") == [(-5,), (7,), (7,)]
+    assert (system.flows.left(), len(lake_files(tmp_path))) == ([], 1)
+
+
+@one_server
+def test_doctor_and_the_next_run_find_what_dead_processes_prepared(system: System, tmp_path: Path) -> None:
+    feed(tmp_path, "a.jsonl", 1)
+    flow, state = flow_of(tmp_path, system.flows.table(tmp_path, "target")), tmp_path / "state"
+    flow.run(state=state)
+    assert findings(flow.plan, state / "both") == []
+    leave_prepared(flow.plan, state / "both", 2)
+    [found] = findings(flow.plan, state / "both")
+    assert found.status == "warning"
+    assert "onefold:" in found.found
+    assert "both" in found.found
+    assert len(system.flows.left()) == 1
+    feed(tmp_path, "b.jsonl", 3)
+    flow_of(tmp_path, system.flows.table(tmp_path, "target")).run(state=state)
+    assert (findings(flow.plan, state / "both"), system.flows.left()) == ([], [])
+    assert system.flows.rows(tmp_path, "SELECT id FROM target ORDER BY id") == [(1,), (3,)]
+
+
+@one_server
+def test_an_alter_table_that_waits_for_what_is_prepared_is_not_waited_for(system: System, tmp_path: Path) -> None:
+    """It lets nobody write, or even look, before it is done: the flow would wait for it, and it for the flow."""
+    feed(tmp_path, "a.jsonl", 1)
+    flow, state = flow_of(tmp_path, system.flows.table(tmp_path, "target")), tmp_path / "state"
+    flow.run(state=state)
+    leave_prepared(flow.plan, state / "both", 2)
+    altering = threading.Thread(target=system.flows.execute, args=(tmp_path, "ALTER TABLE target ADD COLUMN more int"))
+    altering.start()
+    deadline = time.monotonic() + 20
+    while not system.flows.is_altering_held_up():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    feed(tmp_path, "b.jsonl", 3)
+    began = time.monotonic()
+    flow_of(tmp_path, system.flows.table(tmp_path, "target")).run(state=state)
+    assert time.monotonic() - began < MOST_SECONDS
+    altering.join()
+    assert system.flows.rows(tmp_path, "SELECT id, more FROM target ORDER BY id") == [(1, None), (3, None)]
+
+
+MOST_SECONDS = 15.0
+"""Half of what a sink waits for a lock."""

@@ -1,0 +1,71 @@
+"""Answers of COMMIT and of XA statements are lost, requests come late: nothing is lost or doubled in MariaDB."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from onefold.testing.chaos import MysqlFramer, Proxy
+from onefold.testing.harness import ForkServer, chosen
+from tests.services import mysql_controls as controls
+from tests.services.chaos_schedules import Case, Chaos
+from tests.services.database_chaos import every, play
+from tests.services.mysql_flows import LEDGER, PROXIED, TOGETHER
+
+pytestmark = pytest.mark.crash
+
+SUBJECTS = {"ledger": LEDGER, "together": TOGETHER}
+AT = {
+    "ledger": [("Commit", count) for count in range(1, 12)] + [("Update", count) for count in (1, 3, 6)],
+    "together": [(kind, count) for kind in ("XaPrepare", "XaCommit") for count in range(1, 7)],
+}
+BEGINS = {"ledger": "StartTransaction", "together": "XaStart"}
+KILLS = ("", "", "kill after mysql.commit#3", "kill before mysql.commit#5")
+
+
+@pytest.fixture(scope="module")
+def proxy(mysql_database: str) -> Iterator[Proxy]:
+    parts = urlsplit(mysql_database)
+    with Proxy(parts.port or 3306, MysqlFramer) as proxy, pytest.MonkeyPatch.context() as patch:
+        who = parts.netloc.rpartition("@")[0]
+        patch.setenv(PROXIED, parts._replace(netloc=f"{who}@{proxy.address}", query="ssl_mode=DISABLED").geturl())
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def forks(proxy: Proxy) -> Iterator[ForkServer]:
+    with ForkServer() as started:
+        yield started
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_whatever_is_lost_or_late_nothing_is_lost_or_duplicated(
+    subject: str, proxy: Proxy, forks: ForkServer, tmp_path: Path, schedules: Callable[[int], int], seed: int
+) -> None:
+    chaos = Chaos(proxy, forks, tmp_path)
+    cases = every(subject, AT[subject], KILLS, begin=BEGINS[subject])
+    texts = chosen([str(case) for case in cases], schedules(12), seed=seed)
+    play(chaos, [Case.parse(text) for text in texts], SUBJECTS)
+    assert not chaos.failures, chaos.text()
+    assert len(chaos.unmet) <= len(chaos.played) / 4, chaos.text()
+
+
+UNKNOWN = tuple(f"ledger: {act} answer Commit#{count}" for count in (5, 7, 8) for act in ("cut", "close"))
+"""Of some commits a repetition shows, not of an upsert's."""
+
+
+def test_a_token_that_is_not_compared_is_missed(proxy: Proxy, forks: ForkServer, tmp_path: Path) -> None:
+    """An unknown outcome taken for a failure is delivered twice."""
+    cases = [Case.parse(text) for text in UNKNOWN]
+    chaos = Chaos(proxy, forks, tmp_path / "with")
+    play(chaos, cases, SUBJECTS)
+    assert not chaos.failures
+    assert not chaos.unmet
+    without = Chaos(proxy, forks, tmp_path / "without")
+    for case in cases:
+        without.play(case, replace(LEDGER, arrange=(controls.unknown_taken_for_failed,)))
+    assert without.failures
