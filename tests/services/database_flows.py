@@ -50,9 +50,9 @@ def together(folder: Path, table: Table, other: Table | None = None) -> of.Flow:
     return flow
 
 
-def weaker(folder: Path, table: Table, guarantee: str) -> of.Flow:
-    """The ledger alone, with a lower guarantee."""
-    flow = of.Flow("weaker", guarantee=guarantee, **flows.SMALL)
+def plain(folder: Path, table: Table, guarantee: str = "exactly-once") -> of.Flow:
+    """The ledger alone: whatever is delivered twice shows."""
+    flow = of.Flow("plain", guarantee=guarantee, **flows.SMALL)
     flows.kept(flow, folder).append(table(folder, "ledger"), name="topic")
     return flow
 
@@ -87,8 +87,8 @@ def judge_left(count: Count, left: list[str]) -> Count:
     return count
 
 
-def judge_weaker(folder: Path, rows: Rows) -> Count:
-    """The ledger; what of it is promised, the test says."""
+def judge_plain(folder: Path, rows: Rows) -> Count:
+    """The ledger; what of it a lower guarantee promises, the test says."""
     expected, count = flows._expect(folder)
     count.rows("topic", expected.ledger(), Counter(rows(folder, flows.LEDGER.format("ledger"))))
     return count

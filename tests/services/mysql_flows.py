@@ -102,14 +102,19 @@ def together(folder: Path) -> of.Flow:
     return common.together(folder, table)
 
 
+def plain(folder: Path) -> of.Flow:
+    """One table: what negative controls are tried on."""
+    return common.plain(folder, table)
+
+
 def at_least_once(folder: Path) -> of.Flow:
     """A repeated delivery may show."""
-    return common.weaker(folder, table, "at-least-once")
+    return common.plain(folder, table, "at-least-once")
 
 
 def at_most_once(folder: Path) -> of.Flow:
     """A delivery may be missing."""
-    return common.weaker(folder, table, "at-most-once")
+    return common.plain(folder, table, "at-most-once")
 
 
 def judge_ledger(folder: Path) -> Count:
@@ -122,12 +127,13 @@ def judge_together(folder: Path) -> Count:
     return common.judge_left(common.judge_together(folder, rows), left())
 
 
-def judge_weaker(folder: Path) -> Count:
-    """The ledger; what of it is promised, the test says."""
-    return common.judge_weaker(folder, rows)
+def judge_plain(folder: Path) -> Count:
+    """The ledger; what of it a lower guarantee promises, the test says."""
+    return common.judge_plain(folder, rows)
 
 
 LEDGER = Subject(build=ledger, arrive=inputs.arrive, judge=judge_ledger, close=True)
 TOGETHER = Subject(build=together, arrive=inputs.arrive, judge=judge_together)
-AT_LEAST_ONCE = Subject(build=at_least_once, arrive=inputs.arrive, judge=judge_weaker, accept=may_repeat)
-AT_MOST_ONCE = Subject(build=at_most_once, arrive=inputs.arrive, judge=judge_weaker, accept=may_lose)
+PLAIN = Subject(build=plain, arrive=inputs.arrive, judge=judge_plain)
+AT_LEAST_ONCE = Subject(build=at_least_once, arrive=inputs.arrive, judge=judge_plain, accept=may_repeat)
+AT_MOST_ONCE = Subject(build=at_most_once, arrive=inputs.arrive, judge=judge_plain, accept=may_lose)
