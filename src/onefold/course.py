@@ -34,6 +34,8 @@ class SinkRule:
     joined: the first epoch that is for it. base: the token it had when it joined (a sink that comes back), else None.
     through: how far outcome records say it is (weaker guarantees). attempt: one without an outcome.
     rows_outlive_token: the token can be lost while the rows stay.
+    is_paced: deliveries wait until they are due, or until as many bytes wait as one may take; what is staged in the
+        sink's own system does not count, for there all of it can be committed at once.
     """
 
     name: str
@@ -43,6 +45,7 @@ class SinkRule:
     through: EpochNumber = _NONE
     attempt: Attempt | None = None
     rows_outlive_token: bool = False
+    is_paced: bool = False
 
 
 class Course:
@@ -58,6 +61,7 @@ class Course:
         self.cursor = EpochNumber(max(rule.joined - 1, rule.through, settled))
         self.token = rule.base
         self.failures = 0
+        self.is_due = True
         self.head_when_opening = _NONE
         self._chain = chain
         self.undelivered_bytes = self._bytes_between(self.cursor, chain.head)
@@ -109,7 +113,7 @@ class Course:
     def opened(self, token: Token | None, settled: EpochNumber) -> list[Step]:
         """The token was read: the token is the cursor (INV-3). Raises SinkForked, SinkRestored."""
         check(self.phase == "opening", "a sink is opened once at a time", sink=self.rule.name)
-        self.was_answered = True
+        self.was_answered = self.is_due = True
         if self.is_exact:
             self._locate(token, settled)
             self._range = None
@@ -162,9 +166,17 @@ class Course:
         check(self.phase == "paused", "only a paused sink retries", sink=self.rule.name)
         return self.open()
 
-    def deliver(self, *, also_token: bool) -> list[Step]:
-        """The next delivery, if any: consecutive epochs, bounded in bytes; also_token: over an empty tail too."""
-        if not self.is_waiting:
+    def due(self) -> list[Step]:
+        """The pace allows a delivery again."""
+        self.is_due = True
+        return []
+
+    def deliver(self, *, also_token: bool, at_once: bool = False) -> list[Step]:
+        """The next delivery, if any: consecutive epochs, bounded in bytes; also_token: over an empty tail too.
+
+        at_once: whatever the pace.
+        """
+        if not self.is_waiting or not (at_once or self._may_start):
             return []
         last = self._last_of_next()
         if last is None:
@@ -173,6 +185,18 @@ class Course:
             last = self._chain.head
         first = EpochNumber(self.cursor + 1)
         return self._start(first, last)
+
+    @property
+    def _may_start(self) -> bool:
+        if not self.rule.is_paced or self.is_due:
+            return True
+        waiting = self._chain.between(self.cursor, self._chain.head)
+        return sum(map(self._size_in, waiting)) >= self._limit_bytes
+
+    def _size_in(self, header: Header) -> int:
+        """What its rows of this epoch count towards the bytes of one delivery."""
+        is_free = self.rule.is_paced and self.rule.name in header.staged
+        return 0 if is_free else header.sizes.get(self.rule.name, 0)
 
     def deliver_prepared(self, epoch: EpochNumber) -> list[Step]:
         """commit="together": the decision is sealed, so this sink commits its handle."""
@@ -184,7 +208,7 @@ class Course:
         for header in self._chain.between(self.cursor, self._chain.head):
             if self.rule.name in header.rows:
                 check(header.has_payload, "INV-8: a missing payload is not an empty one", epoch=header.epoch)
-                size += header.sizes.get(self.rule.name, 0)
+                size += self._size_in(header)
                 if has_rows and size > self._limit_bytes:
                     break
                 has_rows = True
@@ -195,6 +219,7 @@ class Course:
 
     def _start(self, first: EpochNumber, last: EpochNumber) -> list[Step]:
         self._range = (first, last)
+        self.is_due = False
         if self.rule.guarantee is Guarantee.AT_MOST_ONCE:
             self.phase = "attempting"
             return [AppendAttempt(self.rule.name, first, last)]

@@ -28,6 +28,7 @@ from onefold.steps import (
     CommitRefused,
     Committed,
     CommitUnknown,
+    DeliveryDue,
     DrainAsked,
     Drained,
     EpochOffered,
@@ -195,6 +196,8 @@ class EpochCore:
                 return self.courses[sink].outcome_recorded()
             case RetryDue(sink):
                 return self.courses[sink].retry()
+            case DeliveryDue(sink):
+                return self.courses[sink].due()
             case Settled():
                 return self._settled()
             case HandleAborted():
@@ -213,9 +216,10 @@ class EpochCore:
 
     def _go_on(self) -> list[Step]:
         steps = self._abort_orphans()
+        is_ending = self._ending in ("drain", "stop")
         for course in self.courses.values():
             if self._may_deliver(course):
-                steps += course.deliver(also_token=self._ending in ("drain", "stop") and self._draft is None)
+                steps += course.deliver(also_token=is_ending and self._draft is None, at_once=is_ending)
         steps += self._end()
         return steps
 

@@ -11,10 +11,10 @@ from onefold.types import EpochNumber, Handle, Positions, SealId, Token, TokenMo
 
 __all__ = [
     "AbortHandle", "AppendAttempt", "AppendOutcome", "AppendSeal", "AppendSettle", "AttemptRecorded", "Committed",
-    "CommitFailed", "CommitRefused", "CommitSink", "CommitUnknown", "DrainAsked", "Drained", "EpochOffered", "Event",
-    "FenceDue", "Halt", "HandleAborted", "OpenFailed", "OpenSink", "OutcomeRecorded", "PauseSink", "Prepare",
-    "PrepareFailed", "Prepared", "RetryDue", "RowsWereRefused", "AppendFailed", "Sealed", "SettleDue", "Settled",
-    "SinkOpened", "Step", "StopAsked", "StopSink", "TellSources",
+    "CommitFailed", "CommitRefused", "CommitSink", "CommitUnknown", "DeliveryDue", "DrainAsked", "Drained",
+    "EpochOffered", "Event", "FenceDue", "Halt", "HandleAborted", "OpenFailed", "OpenSink", "OutcomeRecorded",
+    "PauseSink", "Prepare", "PrepareFailed", "Prepared", "RetryDue", "RowsWereRefused", "AppendFailed", "Sealed",
+    "SettleDue", "Settled", "SinkOpened", "Step", "StopAsked", "StopSink", "TellSources",
 ]  # fmt: skip
 
 
@@ -158,6 +158,13 @@ class RetryDue:
 
 
 @dataclass(frozen=True)
+class DeliveryDue:
+    """The last delivery to a sink that is paced was long enough ago."""
+
+    sink: str
+
+
+@dataclass(frozen=True)
 class FenceDue:
     """Time to move tokens over empty tails."""
 
@@ -180,7 +187,7 @@ class StopAsked:
 Event: TypeAlias = (
     SinkOpened | OpenFailed | EpochOffered | Prepared | PrepareFailed | Sealed | AppendFailed | Committed | CommitFailed
     | CommitUnknown | CommitRefused | RowsWereRefused | AttemptRecorded | OutcomeRecorded | Settled | HandleAborted
-    | RetryDue | FenceDue | SettleDue | DrainAsked | StopAsked
+    | RetryDue | DeliveryDue | FenceDue | SettleDue | DrainAsked | StopAsked
 )  # fmt: skip
 
 

@@ -12,6 +12,9 @@ from onefold.protocols.formats import Decoded, Encoder, Format, KnowsColumns, Mi
 from onefold.protocols.sinks import (
     Check,
     CheckResult,
+    Maintain,
+    Maintained,
+    Paced,
     ReadBack,
     RefusedRow,
     Renewing,
@@ -25,7 +28,7 @@ from onefold.protocols.storage import Clock, Journal, JournalRecord, Spool
 
 __all__ = [
     "Check", "CheckResult", "Clock", "Decoded", "Encoder", "Endpoint", "Format", "Informed", "Journal",
-    "JournalRecord", "KnowsColumns", "LeavesTraces", "Limit", "Misfits", "Read", "ReadBack", "Reading", "RefusedRow",
-    "Renewing", "Sifting",
-    "SeesTargets", "Sink", "SinkPromise", "Source", "SourcePromise", "Spool", "TwoPhase", "WritingFormat", "describe",
+    "JournalRecord", "KnowsColumns", "LeavesTraces", "Limit", "Maintain", "Maintained", "Misfits", "Paced", "Read",
+    "ReadBack", "Reading", "RefusedRow", "Renewing", "SeesTargets", "Sifting", "Sink", "SinkPromise", "Source",
+    "SourcePromise", "Spool", "TwoPhase", "WritingFormat", "describe",
 ]  # fmt: skip

@@ -19,7 +19,10 @@ from onefold.types import (
     TokenMove,
 )
 
-__all__ = ["Check", "CheckResult", "ReadBack", "RefusedRow", "Renewing", "Sifting", "Sink", "SinkPromise", "TwoPhase"]
+__all__ = [
+    "Check", "CheckResult", "Maintain", "Maintained", "Paced", "ReadBack", "RefusedRow", "Renewing", "Sifting", "Sink",
+    "SinkPromise", "TwoPhase",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,44 @@ class Renewing(Protocol):
 
         If killed inside: the token stands as it stood. An error leaves the sink closed: the next commit says so.
         Raises SinkUnavailable, OutcomeUnknown, TokenRefused (a newer instance has opened the sink).
+        """
+        ...
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A sink whose target grows with every commit, whatever its size: epochs are gathered for it."""
+
+    @property
+    def commit_every_seconds(self) -> float:
+        """The time from one delivery to the next, 0 for no wait. Not waited for at the end of a run, nor when as many
+        bytes wait as one delivery may take, nor under commit="together". Pure."""
+        ...
+
+
+@dataclass(frozen=True)
+class Maintained:
+    """What was done to a target. what: "compacted", "vacuumed", …; found: counts and sizes, for people."""
+
+    what: str
+    found: str
+
+
+@runtime_checkable
+class Maintain(Protocol):
+    """A sink whose target wants to be looked after: small files joined, old ones and leftovers removed."""
+
+    @property
+    def maintain_every_seconds(self) -> float | None:
+        """How often the engine does it between deliveries; None: only when asked, by `onefold maintain`. Pure."""
+        ...
+
+    def maintain(self, binding: Binding, *, is_dry: bool) -> Sequence[Maintained]:
+        """Do what is due, beside a run or within one; is_dry: only say what would be done. May block for long.
+
+        Never touches the token, rows that wait for their delivery, or what a reader may still read within the
+        retention that the target declares. If killed inside: every part is done or not, and may be done again.
+        Raises SinkUnavailable, SinkRefused.
         """
         ...
 

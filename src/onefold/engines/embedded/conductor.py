@@ -16,6 +16,7 @@ from typing import Any
 
 from onefold.engines.embedded.deliveries import SinkLanes
 from onefold.engines.embedded.opening import OpenedFlow
+from onefold.engines.embedded.outputs import pace_of
 from onefold.engines.embedded.pipeline import DEAD_LETTERS
 from onefold.engines.embedded.sealing import Draft, Forgotten, SealingLane
 from onefold.engines.embedded.workers import Workers
@@ -30,6 +31,7 @@ from onefold.steps import (
     AppendSettle,
     AttemptRecorded,
     CommitSink,
+    DeliveryDue,
     Drained,
     EpochOffered,
     Event,
@@ -75,6 +77,16 @@ class RenewDue:
     sink: str
 
 
+@dataclass(frozen=True)
+class MaintainDue:
+    """A sink's target is to be looked after. The protocol does not know of it."""
+
+    sink: str
+
+
+Timed = Event | RenewDue | MaintainDue
+
+
 class Conductor:
     """One instance of one flow, from opening to drained, stopped or halted."""
 
@@ -101,12 +113,13 @@ class Conductor:
         self._settle_sources = settle_sources
         self._trace = trace or _ignore
         self._inbox: queue.SimpleQueue[Event | Broken | Forgotten | None] = queue.SimpleQueue()
-        self._timers: list[tuple[float, int, Event | RenewDue]] = []
+        self._timers: list[tuple[float, int, Timed]] = []
         self._timer_count = 0
         self._draft: Draft | None = None
         self._sealing = SealingLane(opened, clock, post=self._inbox.put, note=self._note)
         self._sinks = SinkLanes(opened, post=self._inbox.put, note=self._note)
         self._renew_every = self._sinks.renew_every()
+        self._maintain_every = self._sinks.maintain_every()
 
     @property
     def totals(self) -> Mapping[str, Any]:
@@ -134,6 +147,8 @@ class Conductor:
         self._later(settings.settle_every_seconds, SettleDue())
         for sink, seconds in self._renew_every.items():
             self._later(seconds, RenewDue(sink))
+        for sink, seconds in self._maintain_every.items():
+            self._later(seconds, MaintainDue(sink))
 
     def offer(self, draft: Draft) -> None:
         """Give the core a computed epoch; only while core.can_offer."""
@@ -271,7 +286,7 @@ class Conductor:
         self.waiting_sinks[sink] = error
         self._later(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (failures - 1)), RetryDue(sink))
 
-    def _later(self, seconds: float, event: Event | RenewDue) -> None:
+    def _later(self, seconds: float, event: Timed) -> None:
         self._timer_count += 1
         heapq.heappush(self._timers, (self._clock.monotonic() + seconds, self._timer_count, event))
 
@@ -284,6 +299,10 @@ class Conductor:
             if isinstance(event, RenewDue):
                 self._later(self._renew_every[event.sink], event)
                 self._on_sink(event.sink, self._sinks.renew, event.sink)
+                continue
+            if isinstance(event, MaintainDue):
+                self._later(self._maintain_every[event.sink], event)
+                self._on_sink(event.sink, self._sinks.maintain, event.sink)
                 continue
             if isinstance(event, FenceDue):
                 self._later(settings.fence_every_seconds, event)
@@ -318,6 +337,8 @@ class Conductor:
         return draft  # type: ignore[return-value]
 
     def _deliver(self, step: CommitSink) -> None:
+        if pace := pace_of(self.opened.outputs[step.sink].sink):
+            self._later(pace, DeliveryDue(step.sink))
         receipts, is_whole = self.opened.archive.receipts(step.sink, step.first, step.last)
         if is_whole:
             self._on_sink(step.sink, self._sinks.commit, step, receipts)

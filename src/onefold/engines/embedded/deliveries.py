@@ -20,7 +20,7 @@ from onefold.errors import (
     TokenRefused,
     check,
 )
-from onefold.protocols import Renewing, TwoPhase
+from onefold.protocols import Maintain, Renewing, TwoPhase
 from onefold.steps import (
     AbortHandle,
     CommitFailed,
@@ -115,6 +115,24 @@ class SinkLanes:
                 sink.renew()
             except SinkError as error:
                 LOG.warning("sink %s: its token was not written again: %s", name, error)
+
+    def maintain_every(self) -> dict[str, float]:
+        """Seconds by sink, of those whose target is to be looked after within the run."""
+        return {
+            name: every
+            for name, output in self.opened.outputs.items()
+            if isinstance(output.sink, Maintain) and (every := output.sink.maintain_every_seconds) is not None
+        }
+
+    def maintain(self, name: str) -> None:
+        """Look after the target. A failure is told; the next time it is tried again."""
+        sink = self.opened.outputs[name].sink
+        if isinstance(sink, Maintain):
+            try:
+                for done in sink.maintain(self._bindings[name], is_dry=False):
+                    LOG.info("sink %s: %s %s", name, done.what, done.found)
+            except SinkError as error:
+                LOG.warning("sink %s was not maintained: %s", name, error)
 
     def abort(self, step: AbortHandle) -> None:
         """Remove a handle, or what this instance prepared there for the epoch that is given up.

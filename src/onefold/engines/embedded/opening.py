@@ -17,6 +17,7 @@ from onefold.clock import machine_name, new_key, new_seal_id, process_name
 from onefold.course import SinkRule
 from onefold.engines.embedded.archive import Archive
 from onefold.engines.embedded.identity import check_plan, joining_notes, removed_reads, sink_entries
+from onefold.engines.embedded.outputs import pace_of
 from onefold.engines.embedded.pipeline import Pipeline, StateTable
 from onefold.epoch import Recovered
 from onefold.errors import Fenced, FileCorrupt, StateError, StateUnknown
@@ -136,7 +137,10 @@ def _open(
     with _successor_blamed_first(journal, incarnation):
         notes = _load_state(pipeline, snapshots, history, chain, spool)
         spool.sweep(archive.named_files())
-    rules = tuple(_rule(name, output, entries[name], history) for name, output in outputs.items())
+    rules = tuple(
+        _rule(name, output, entries[name], history, is_separate=plan.commit == "separately")
+        for name, output in outputs.items()
+    )
     recovered = Recovered(chain, incarnation, history.settled, rules, may_abort=is_home)
     return OpenedFlow(
         plan,
@@ -213,7 +217,7 @@ def where_to_read(opened: OpenedFlow) -> tuple[dict[str, dict[PartitionId, Any]]
     return ends, EpochNumber(chain.head + 1), settled.ends if settled is not None else {}
 
 
-def _rule(name: str, output: Output, entry: Any, history: History) -> SinkRule:
+def _rule(name: str, output: Output, entry: Any, history: History, *, is_separate: bool) -> SinkRule:
     return SinkRule(
         name,
         output.guarantee,
@@ -222,6 +226,7 @@ def _rule(name: str, output: Output, entry: Any, history: History) -> SinkRule:
         max(entry.through, history.through.get(name, EpochNumber(0))),
         history.attempts.get(name),
         output.sink.promise.rows_outlive_token,
+        is_paced=is_separate and pace_of(output.sink) > 0,
     )
 
 

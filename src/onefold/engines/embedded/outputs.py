@@ -11,10 +11,10 @@ from onefold.connectors.sqlite.sink import SqliteSink
 from onefold.engines.embedded.pipeline import DEAD_LETTERS
 from onefold.operators.reading import DEAD_SCHEMA
 from onefold.plan import Output, Plan
-from onefold.protocols import SinkPromise, Spool
+from onefold.protocols import Paced, Sink, SinkPromise, Spool
 from onefold.types import Binding, Guarantee, Incarnation
 
-__all__ = ["DEAD_LETTERS_FILE", "all_outputs", "binding_of"]
+__all__ = ["DEAD_LETTERS_FILE", "all_outputs", "binding_of", "pace_of"]
 
 DEAD_LETTERS_FILE = "dead-letters.sqlite"
 
@@ -51,6 +51,11 @@ def binding_of(output: Output, plan: Plan, *, journal: str, incarnation: Incarna
         is_together=plan.commit == "together",
         is_sifted=output.is_sifted,
     )
+
+
+def pace_of(sink: Sink) -> float:
+    """Seconds between deliveries to it; 0 for one that takes them as they come."""
+    return sink.commit_every_seconds if isinstance(sink, Paced) else 0.0
 
 
 class _BesideJournal(SqliteSink):
