@@ -18,6 +18,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "run": ("run", "Run a flow."),
     "status": ("status", "Epochs, positions, sinks and books."),
     "dead-letters": ("dead_letters", "The rows that a flow could not use."),
+    "maintain": ("maintain", "Join small files and remove old ones in the tables that a flow writes to."),
     "recover": ("recover", "Rebuild a lost journal from the sinks, or adopt a moved one."),
     "reset": ("reset", "Forget a flow's state, and say what that means for each sink."),
     "demo": ("demo", "A million events, five crashes and more, and an independent check."),

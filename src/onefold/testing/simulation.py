@@ -10,12 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from onefold.errors import (
-    DiskFailed,
-    Fenced,
-    OnefoldError,
     SinkChanged,
     SinkForked,
     SinkRestored,
@@ -23,13 +20,14 @@ from onefold.errors import (
     StateUnknown,
     TokenRefused,
 )
-from onefold.steps import DrainAsked, FenceDue, SettleDue, StopAsked
+from onefold.steps import DeliveryDue, DrainAsked, FenceDue, SettleDue, StopAsked
 from onefold.testing.simulation_instance import Instance
+from onefold.testing.simulation_profiles import PACED, PROFILES, Profile
 from onefold.testing.simulation_records import Surroundings
 from onefold.testing.simulation_world import Chance, Judge, PromiseBroken, SimulatedJournal, SimulatedSink
 from onefold.types import Guarantee, TokenMove
 
-__all__ = ["PROFILES", "Outcome", "Profile", "PromiseBroken", "simulate"]
+__all__ = ["PACED", "PROFILES", "Outcome", "Profile", "PromiseBroken", "simulate"]
 
 CALM_STEPS = 1500
 """Steps in which a calm run must have drained."""
@@ -39,53 +37,6 @@ MOST_STARTS = 100
 
 T = TypeVar("T")
 _LAWS = (Guarantee.EXACTLY_ONCE, Guarantee.EXACTLY_ONCE, Guarantee.AT_LEAST_ONCE, Guarantee.AT_MOST_ONCE)
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What may go wrong in a schedule. Kills, restarts, lost and late answers, sinks that are down: always."""
-
-    name: str
-    commit: Literal["separately", "together"] = "separately"
-    zombies: bool = False
-    changes: bool = False
-    poison: bool = False
-    restores_sinks: bool = False
-    restores_journal: bool = False
-    copies_journal: bool = False
-
-    @property
-    def is_forked(self) -> bool:
-        """Whether there may be two histories."""
-        return self.restores_journal or self.copies_journal
-
-    def expected(self) -> tuple[type[OnefoldError], ...]:
-        """What may stop an instance here; anything else is a broken promise."""
-        found: tuple[type[OnefoldError], ...] = (DiskFailed, SinkUnavailable)
-        if self.zombies or self.is_forked:
-            found += (Fenced, TokenRefused)
-        if self.restores_sinks:
-            found += (TokenRefused, SinkRestored, SinkForked, StateUnknown)
-        if self.is_forked:
-            found += (SinkForked, SinkRestored, StateUnknown)
-        return found
-
-
-PROFILES = (
-    Profile("crashes"),
-    Profile("crashes, refused rows", poison=True),
-    Profile("zombies", zombies=True),
-    Profile("zombies, changing sinks", zombies=True, changes=True),
-    Profile("restored sinks", restores_sinks=True),
-    Profile("restored sinks, zombies", restores_sinks=True, zombies=True),
-    Profile("restored journal", restores_journal=True),
-    Profile("copied journal", copies_journal=True),
-    Profile("together", commit="together"),
-    Profile("together, zombies", commit="together", zombies=True),
-    Profile("together, restored sinks", commit="together", restores_sinks=True),
-    Profile("together, restored journal", commit="together", restores_journal=True),
-    Profile("together, copied journal", commit="together", copies_journal=True),
-)
 
 
 @dataclass
@@ -138,6 +89,7 @@ class _Schedule:
         judge = Judge(inputs, is_forked=self.profile.is_forked)
         limit = self._pick((1, 25, 1000))
         self.around = Surroundings(chance, judge, self.profile.commit, sinks, laws, inputs, limit, note=note)
+        self.around.is_paced = self.profile.paces
         self.always |= set(sinks)
         self.constant |= set(sinks)
 
@@ -186,6 +138,8 @@ class _Schedule:
         elif luck < 0.37 and instance not in self.asked:
             self.asked.add(instance)
             instance.tell(DrainAsked() if self.chance() < 0.5 else StopAsked())
+        elif self.profile.paces and luck < 0.45:
+            instance.tell(DeliveryDue(self._pick(list(self.around.sinks))))
         elif choices := instance.choices():
             do, what = self._pick(choices)
             do(what)

@@ -98,7 +98,7 @@ class Instance:
         self._seals = {seal.epoch: seal.seal for _, seal in history.seals}
         newest = history.newest
         self.position = int(newest.ends["r"]["0"]) if newest else 0
-        self.rules = tuple(rule_of(name, law, entries[name], history) for name, law in self.around.guarantees.items())
+        self.rules = tuple(rule_of(name, self.around, entries[name], history) for name in self.around.guarantees)
         chain = Chain(self.journal.id, [s.chain_header(has_payload=s.epoch > history.freed) for _, s in history.seals])
         recovered = Recovered(chain, self.incarnation, history.settled, self.rules, home == place)
         self.core = EpochCore(recovered, commit=self.around.commit, deliver_bytes=self.around.deliver_bytes)

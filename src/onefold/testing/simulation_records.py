@@ -32,6 +32,7 @@ class Surroundings:
     deliver_bytes: int
     roughness: float = 1.0
     epochs: int = 0
+    is_paced: bool = False
     note: Callable[[str], None] | None = None
     rows: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
 
@@ -57,10 +58,11 @@ def start_record(entries: Mapping[str, SinkEntry], place: Mapping[str, Any]) -> 
     return Start(process={}, location=place, plan={}, sinks=entries, state_key="", version="")
 
 
-def rule_of(name: str, guarantee: Guarantee, entry: SinkEntry, history: History) -> SinkRule:
+def rule_of(name: str, around: Surroundings, entry: SinkEntry, history: History) -> SinkRule:
     """As opening a flow gives it to the core."""
     through = max(entry.through, history.through.get(name, EpochNumber(0)))
-    return SinkRule(name, guarantee, entry.joined, entry.base, through, history.attempts.get(name))
+    attempt = history.attempts.get(name)
+    return SinkRule(name, around.guarantees[name], entry.joined, entry.base, through, attempt, is_paced=around.is_paced)
 
 
 def seal_record(step: AppendSeal, draft: Draft, staged: set[str]) -> Seal:

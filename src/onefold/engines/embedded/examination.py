@@ -19,7 +19,7 @@ from onefold.protocols import Check, CheckResult
 from onefold.settings import names_in, resolve
 from onefold.types import Binding, Incarnation
 
-__all__ = ["demand_settings", "examine"]
+__all__ = ["demand_settings", "examine", "who_works"]
 
 Standing = Literal["ok", "warning", "failed"]
 
@@ -101,13 +101,13 @@ def _disk(folder: Path) -> Iterator[CheckResult]:
 def _parts(plan: Plan, folder: Path) -> Iterator[CheckResult]:
     for read in plan.reads():
         yield from _checked(f"source {read.name}", read.source, read.label)
-    who = _who(plan, folder)
+    who = who_works(plan, folder)
     for output in plan.outputs:
         binding = binding_of(output, plan, spool=None, **who)
         yield from _checked(f"sink {output.name}", output.sink, output.label, binding)
 
 
-def _who(plan: Plan, folder: Path) -> dict[str, Any]:
+def who_works(plan: Plan, folder: Path) -> dict[str, Any]:
     """Journal and incarnation; of a flow that has not run, or whose journal cannot be read, nobody's."""
     try:
         history, journal = history_of(plan.flow, folder)
