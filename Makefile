@@ -15,6 +15,7 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 KERNEL := $(wildcard src/onefold/kernel/*.pyx src/onefold/kernel/*.pxd src/onefold/connectors/*/*.pyx src/onefold/connectors/*/*.h)
 BUILT_FROM := pyproject.toml setup.py $(KERNEL)
+BENCHMARKS := $(basename $(notdir $(shell grep -l __main__ benchmarks/*.py)))
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test check lint services bench clean
@@ -38,7 +39,7 @@ services: $(VENV)/.tests
 	$(BIN)/python -m services
 
 bench: $(VENV)/.tests
-	@set -e; for script in benchmarks/$(or $(BENCH),[a-z]*).py; do echo "$$script"; $(BIN)/python "$$script"; done
+	@set -e; for name in $(or $(BENCH),$(BENCHMARKS)); do echo "$$name"; $(BIN)/python -m "benchmarks.$$name"; done
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

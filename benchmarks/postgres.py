@@ -14,7 +14,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import onefold as of
-from onefold.spool import FolderSpool
-from onefold.types import (
-    Binding,
-    EpochHead,
-    EpochNumber,
-    Guarantee,
-    Incarnation,
-    Mode,
-    SealId,
-    Token,
-    TokenMove,
-)
+from benchmarks.delivering import Ours, deliveries
+from onefold.types import Mode
 from services import postgres
 
 RESULTS = Path(__file__).parent / "results" / "postgres.json"
@@ -44,47 +34,10 @@ COLUMNS = "id bigint, merchant text, amount numeric(18,2), paid_at timestamp"
 """Of the table; an upsert's has id as its primary key."""
 
 
-def events(first: int, count: int) -> pa.Table:
-    """Payments with these ids."""
-    ids = pa.array(range(first, first + count), pa.int64())
-    merchants = pc.binary_join_element_wise("merchant-", pc.cast(pc.bit_wise_and(ids, 4095), pa.string()), "")
-    amounts = pc.cast(pc.cast(pc.bit_wise_and(ids, 65535), pa.decimal128(19, 0)), pa.decimal128(18, 2))
-    return pa.table(
-        {
-            "id": ids,
-            "merchant": merchants,
-            "amount": amounts,
-            "paid_at": pc.cast(pc.add(ids, 1_700_000_000_000_000), pa.timestamp("us")),
-        }
-    )
-
-
-class Ours:
+def ours(url: str, folder: Path, table: str, mode: Mode) -> Ours:
     """The sink itself: rows into the spool, then one transaction a delivery, with the token's move."""
-
-    def __init__(self, url: str, folder: Path, table: str, mode: Mode) -> None:
-        key = ("id",) if mode == "upsert" else ()
-        self._sink = of.postgres(url).table(table).as_sink(mode, key)
-        schema = events(0, 1).schema
-        binding = Binding(
-            "0" * 32, "benchmark", "0", table, Incarnation(1), schema, mode, key, Guarantee.EXACTLY_ONCE,
-            FolderSpool(folder),
-        )  # fmt: skip
-        self._token = self._sink.open(binding)
-        self._epoch = self._token.epoch if self._token else 0
-
-    def write(self, rows: pa.Table) -> None:
-        """One delivery."""
-        self._epoch += 1
-        number, seal = EpochNumber(self._epoch), SealId(f"{self._epoch:032d}")
-        receipt = self._sink.prepare(EpochHead(number, seal), rows.to_batches())
-        token = Token(number, seal)
-        self._sink.commit([receipt], TokenMove(self._token, token))
-        self._token = token
-
-    def close(self) -> None:
-        """Hang up."""
-        self._sink.close()
+    sink = of.postgres(url).table(table).as_sink(mode, ("id",) if mode == "upsert" else ())
+    return Ours(sink, folder, table, mode)
 
 
 class Adbc:
@@ -131,15 +84,9 @@ class RowByRow:
 
 
 CONTESTANTS: dict[Mode, dict[str, Callable[..., Any]]] = {
-    "append": {"onefold exactly-once": Ours, "ADBC ingest": Adbc, "psycopg COPY": RowByRow},
-    "upsert": {"onefold exactly-once": Ours, "psycopg executemany": RowByRow},
+    "append": {"onefold exactly-once": ours, "ADBC ingest": Adbc, "psycopg COPY": RowByRow},
+    "upsert": {"onefold exactly-once": ours, "psycopg executemany": RowByRow},
 }
-
-
-def deliveries(first: int, count: int) -> Iterator[pa.Table]:
-    """All rows, in tables of one delivery."""
-    for start in range(first, first + count, DELIVERY_ROWS):
-        yield events(start, min(DELIVERY_ROWS, first + count - start))
 
 
 def measure(url: str, make: Callable[..., Any], mode: Mode, rows: int, table: str) -> float:
@@ -148,13 +95,13 @@ def measure(url: str, make: Callable[..., Any], mode: Mode, rows: int, table: st
         key = ", PRIMARY KEY (id)" if mode == "upsert" else ""
         connection.execute(f"CREATE TABLE {table} ({COLUMNS}{key})")
         if mode == "upsert":
-            for part in deliveries(0, rows):
+            for part in deliveries(0, rows, DELIVERY_ROWS):
                 contestant = Adbc(url, Path(folder), table, "append")
                 contestant.write(part.filter(pc.equal(pc.bit_wise_and(part["id"], 1), 0)))
                 contestant.close()
         connection.execute("CHECKPOINT")
         contestant = make(url, Path(folder), table, mode)
-        tables = list(deliveries(0, rows))
+        tables = list(deliveries(0, rows, DELIVERY_ROWS))
         began = time.perf_counter()
         for part in tables:
             contestant.write(part)
