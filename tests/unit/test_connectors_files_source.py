@@ -18,6 +18,7 @@ from onefold.errors import InputLost, NotSupported, SettingMissing, SourceError,
 from onefold.formats.csv import Csv
 from onefold.formats.lines import CUT_MARK
 from onefold.protocols import Limit, Read, Reading
+from onefold.state.rowlog import RowLog
 from onefold.types import PartitionId, Position
 
 FILES = PartitionId("files")
@@ -283,6 +284,131 @@ class TestLoss:
             record.getMessage() for record in caplog.records if "a.jsonl was rewritten" in record.getMessage()
         ] != []
         assert len(caplog.records) == 1
+        assert ["a.jsonl" in remark for remark in reader.source.remarks()] == [True]
+        (tmp_path / "a.jsonl").rename(tmp_path / "new.jsonl")
+        assert reader.lines() == [b"something else, and longer than before"]
+        assert reader.source.remarks() == []
+
+    @pytest.mark.parametrize("content", [b"one\ntwo\nTHREE\n", b"one\n", b"one\ntwo\nTHREE\nfour\n"])
+    def test_what_is_written_over_a_file_that_was_read_is_named(
+        self, reader: Reader, tmp_path: Path, clock: Clock, content: bytes
+    ) -> None:
+        clock.passed = 5.0
+        reader.lines()
+        write(tmp_path / "b.jsonl", b"b\n", clock=clock)
+        assert reader.lines() == [b"b"]
+        (tmp_path / "a.jsonl").write_bytes(content)
+        assert reader.restart().lines() == []
+        assert ["a.jsonl was rewritten" in remark for remark in reader.source.remarks()] == [True]
+
+
+class TestRenames:
+    """A file is followed under its new name; what comes in its old place is a new file."""
+
+    @pytest.fixture
+    def reader(self, tmp_path: Path, clock: Clock) -> Reader:
+        write(tmp_path / "app.jsonl", b"one\ntwo\n", age=9)
+        return Reader(tmp_path / "*.jsonl", clock)
+
+    @pytest.mark.parametrize("restarts", [False, True])
+    @pytest.mark.parametrize("others", [0, 1])
+    @pytest.mark.parametrize("name", ["app-1.jsonl", "z.jsonl"])
+    def test_a_file_that_was_read_is_not_read_again(
+        self, reader: Reader, tmp_path: Path, clock: Clock, restarts: bool, others: int, name: str
+    ) -> None:
+        assert reader.lines() == [b"one", b"two"]
+        for _ in range(others):  # app.jsonl is not the newest segment any more
+            write(tmp_path / "b.jsonl", b"b\n", age=9)
+            assert reader.lines() == [b"b"]
+        (tmp_path / "app.jsonl").rename(tmp_path / name)
+        reader = reader.restart() if restarts else reader
+        assert reader.lines() == []
+        assert reader.is_idle
+        write(tmp_path / "app.jsonl", b"new\n")
+        assert reader.lines() == [b"new"]
+        write(tmp_path / name, b"three\n", age=9)  # the writer still had it open
+        reader = reader.restart() if restarts else reader
+        assert reader.lines() == [b"three"]
+        clock.passed = 9.0
+        assert reader.restart().lines() == []
+        assert reader.source.remarks() == []
+
+    @pytest.mark.parametrize("restarts", [False, True])
+    def test_a_file_that_is_renamed_while_it_is_read_is_read_to_its_end(
+        self, reader: Reader, tmp_path: Path, restarts: bool
+    ) -> None:
+        assert sum(map(len, reader.read(Limit(1, 1 << 30)).batches)) == 1
+        (tmp_path / "app.jsonl").rename(tmp_path / "app-1.jsonl")
+        write(tmp_path / "app.jsonl", b"new\n")
+        reader = reader.restart() if restarts else reader
+        assert reader.lines() == [b"two", b"new"]
+        assert reader.restart().lines() == []
+
+    def test_a_fresh_file_that_was_read_and_renamed_is_no_loss(self, tmp_path: Path, clock: Clock) -> None:
+        write(tmp_path / "app.jsonl", b"one\n")
+        reader = Reader(tmp_path / "*.jsonl", clock)
+        assert reader.lines() == [b"one"]
+        (tmp_path / "app.jsonl").rename(tmp_path / "app-1.jsonl")
+        assert reader.restart().lines() == []
+        write(tmp_path / "app-1.jsonl", b"two\n")
+        assert reader.lines() == [b"two"]
+
+    def test_rotation_again_and_again_loses_and_doubles_nothing(self, reader: Reader, tmp_path: Path) -> None:
+        found = reader.lines()
+        for count in range(6):
+            for old in reversed(range(count)):
+                (tmp_path / f"app.{old}.jsonl").rename(tmp_path / f"app.{old + 1}.jsonl")
+            (tmp_path / "app.jsonl").rename(tmp_path / "app.0.jsonl")
+            write(tmp_path / "app.jsonl", f"{count}\n".encode(), age=9 if count % 2 else 0)
+            reader = reader if count % 3 else reader.restart()
+            found += reader.lines()
+        assert found == [b"one", b"two", *(str(count).encode() for count in range(6))]
+        assert reader.restart().lines() == []
+
+    def test_a_second_name_of_a_file_is_the_same_file(self, reader: Reader, tmp_path: Path) -> None:
+        assert reader.lines() == [b"one", b"two"]
+        os.link(tmp_path / "app.jsonl", tmp_path / "b.jsonl")
+        assert reader.restart().lines() == []
+
+    def test_compressed_and_parquet_files_are_followed(self, tmp_path: Path, clock: Clock) -> None:
+        write(tmp_path / "a.jsonl.gz", gzip.compress(b"one\n"), age=9)
+        pq.write_table(pa.table({"n": [1]}), tmp_path / "a.parquet")
+        packed, rows = Reader(tmp_path / "*.gz", clock, kind="json"), Reader(tmp_path / "*.parquet", clock, "rename")
+        assert (packed.lines(), sum(map(len, rows.read().batches))) == ([b"one"], 1)
+        (tmp_path / "a.jsonl.gz").rename(tmp_path / "b.jsonl.gz")
+        (tmp_path / "a.parquet").rename(tmp_path / "b.parquet")
+        assert (packed.restart().lines(), rows.restart().read().batches) == ([], [])
+
+    def test_a_later_file_with_the_same_bytes_and_inode_is_a_new_file(
+        self, reader: Reader, tmp_path: Path, clock: Clock
+    ) -> None:
+        assert reader.lines() == [b"one", b"two"]
+        clock.passed = 5.0
+        reader.lines()
+        kept = tmp_path / "kept"
+        (tmp_path / "app.jsonl").rename(kept)  # its inode, given to a file that was written later
+        os.utime(kept, (NOW + 4, NOW + 4))
+        kept.rename(tmp_path / "b.jsonl")
+        assert reader.restart().lines() == [b"one", b"two"]
+        assert ["may" in remark or "copy" in remark for remark in reader.source.remarks()] == [True]
+
+    def test_a_copy_of_a_truncated_file_is_named(self, reader: Reader, tmp_path: Path) -> None:
+        assert reader.lines() == [b"one", b"two"]
+        (tmp_path / "app-1.jsonl").write_bytes((tmp_path / "app.jsonl").read_bytes())
+        (tmp_path / "app.jsonl").write_bytes(b"")
+        assert reader.restart().lines() == [b"one", b"two"]
+        assert any("is a copy" in remark for remark in reader.source.remarks())
+
+    def test_what_earlier_versions_remembered_is_read(self, reader: Reader, tmp_path: Path) -> None:
+        assert reader.lines() == [b"one", b"two"]
+        added = ("inode", "left_sum", "left_modified")
+        log = RowLog(reader.source.memory)
+        log.apply_delta([batch.drop_columns([*added]) for batch in reader.memory])
+        reader.memory = log.table().to_batches()
+        reader.position = {name: reader.position[name] for name in ("file", "at", "sum", "whole")}
+        assert reader.restart().lines() == []
+        write(tmp_path / "b.jsonl", b"b\n")
+        assert reader.lines() == [b"b"]
 
 
 class TestCsv:

@@ -35,12 +35,21 @@ class RowLog:
         return fresh
 
     def apply_delta(self, batches: Iterable[pa.RecordBatch]) -> None:
-        """Add the rows of a delta. Each delta is applied once, in order."""
-        self._batches += batches
+        """Add the rows of a delta. Each delta is applied once, in order. A column that was added since is NULL."""
+        self._batches += [self._fitted(batch) for batch in batches]
 
     def load(self, batches: Iterable[pa.RecordBatch], *, rows: int = 0) -> None:
         """Fill an empty log from a snapshot."""
         self.apply_delta(batches)
+
+    def _fitted(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if batch.schema.names == self.schema.names:
+            return batch
+        columns = [
+            batch.column(field.name) if field.name in batch.schema.names else pa.nulls(batch.num_rows, field.type)
+            for field in self.schema
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
     def freeze(self) -> FrozenRowLog:
         """The log as it is now."""

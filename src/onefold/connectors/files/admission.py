@@ -4,15 +4,17 @@ Each admission is a segment of one file: from where reading of it was left off (
 A file that grows after it was left is admitted again, so that nothing appended to it is lost.
 
 A position is one of
-    {"file": i, "at": 0, "left": e}             segment i is not begun; segment i-1 was left at offset e
-    {"file": i, "at": n, "sum": s, "whole": w}  the next record of segment i is at offset n; s is a digest of the bytes
-                                                before n; w: the file was finished and ends at n
+    {"file": i, "at": 0, "left": e, "left_sum": s, "left_modified": m}
+        segment i is not begun; segment i-1 was left at offset e, after bytes with the digest s; m as below
+    {"path": p, "file": i, "at": n, "sum": s, "whole": w, "modified": m}
+        the next record of segment i, which is at path p, is at offset n; s is a digest of the bytes before n; w: the
+        file was finished and ends at n; m: when the file was modified last, if it ended at n when it was looked at
 so the segments that a position knows are the first i, and i itself when it has a "sum".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +22,7 @@ import pyarrow as pa
 
 from onefold.types import Position
 
-__all__ = ["MEMORY", "Admissions", "Place", "Segment"]
+__all__ = ["MEMORY", "Admissions", "Left", "Place", "Segment"]
 
 MEMORY = pa.schema(
     [
@@ -30,10 +32,14 @@ MEMORY = pa.schema(
         pa.field("left", pa.int64(), nullable=False),
         pa.field("head_bytes", pa.int64(), nullable=False),
         pa.field("head", pa.string(), nullable=False),
+        pa.field("inode", pa.uint64()),
+        pa.field("left_sum", pa.string()),
+        pa.field("left_modified", pa.float64()),
     ]
 )
-"""file: index of the segment. start: its first offset. left: where the segment before it was left. head: digest of the
-file's first head_bytes when it was admitted."""
+"""file: index of the segment. start: its first offset. left: where the segment before it was left; left_sum and
+left_modified belong to that. head: digest of the file's first head_bytes when it was admitted. inode: its inode then.
+The last three are NULL in rows of versions that did not follow renamed files."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,26 @@ class Segment:
     left: int
     head_bytes: int
     head: str
+    inode: int | None = None
+    left_sum: str | None = None
+    left_modified: float | None = None
+
+    @property
+    def before(self) -> Left:
+        """How the segment before this one was left."""
+        return Left(self.left, self.left_sum, self.left_modified)
+
+
+@dataclass(frozen=True)
+class Left:
+    """How a segment was left: the offset, the digest of the bytes before it, and when the file was modified last.
+
+    modified: None unless the file ended there.
+    """
+
+    at: int = 0
+    sum: str | None = None
+    modified: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,9 +80,11 @@ class Place:
 
     file: int
     at: int = 0
-    left: int = 0
+    left: Left = Left()
     sum: str | None = None
     is_whole: bool = False
+    modified: float | None = None
+    path: str = ""
 
     @property
     def is_begun(self) -> bool:
@@ -71,8 +99,16 @@ class Place:
     def position(self) -> Position:
         """As the engine keeps it."""
         if self.sum is None:
-            return {"file": self.file, "at": 0, "left": self.left}
-        return {"file": self.file, "at": self.at, "sum": self.sum, "whole": self.is_whole}
+            left = self.left
+            return {"file": self.file, "at": 0, "left": left.at, "left_sum": left.sum, "left_modified": left.modified}
+        return {
+            "path": self.path,
+            "file": self.file,
+            "at": self.at,
+            "sum": self.sum,
+            "whole": self.is_whole,
+            "modified": self.modified,
+        }
 
     @staticmethod
     def of(position: Position) -> Place:
@@ -80,7 +116,9 @@ class Place:
         if not isinstance(position, Mapping):
             return Place(0)
         body: Mapping[str, Any] = position
-        return Place(body["file"], body["at"], body.get("left", 0), body.get("sum"), bool(body.get("whole", False)))
+        left = Left(body.get("left", 0), body.get("left_sum"), body.get("left_modified"))
+        whole, modified = bool(body.get("whole", False)), body.get("modified")
+        return Place(body["file"], body["at"], left, body.get("sum"), whole, modified, body.get("path", ""))
 
 
 class Admissions:
@@ -97,20 +135,13 @@ class Admissions:
         """Where segment `file` ends, once the next one is admitted; None while it is open."""
         return self.segments[file + 1].left if file + 1 < len(self.segments) else None
 
-    def ends_before(self, place: Place) -> dict[str, int]:
-        """Where each file was left, as of a place: what lies beyond is unread."""
-        ends: dict[str, int] = {}
+    def left_before(self, place: Place) -> Iterator[tuple[Segment, Left]]:
+        """How each segment before a place was left, in order: what lies beyond is unread."""
         before = self.segments[: place.file]
         for segment, following in zip(before, self.segments[1 : place.file], strict=False):
-            ends[segment.path] = following.left
+            yield segment, following.before
         if before:
-            following_left = self.segments[place.file].left if place.is_begun else place.left
-            ends[before[-1].path] = following_left
-        return ends
-
-    def last_of(self, path: str) -> Segment:
-        """The newest segment of a file that was admitted."""
-        return next(segment for segment in reversed(self.segments) if segment.path == path)
+            yield before[-1], self.segments[place.file].before if place.is_begun else place.left
 
     def add(self, segment: Segment) -> None:
         """Admit the next one."""

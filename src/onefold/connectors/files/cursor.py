@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from onefold.connectors.files.admission import Admissions, Place, Segment
+from onefold.connectors.files.admission import Admissions, Left, Place, Segment
 from onefold.connectors.files.candidates import Candidates
 from onefold.connectors.files.identity import head_of, is_same_file
+from onefold.connectors.files.left import KnownFile
 from onefold.connectors.files.listing import FileKind, Seen
 from onefold.connectors.files.records import Cut, Records
 from onefold.errors import InputLost, InvariantBroken, check
@@ -42,6 +43,8 @@ class Cursor:
         self._clock = clock
         self._open_records = open_records
         self._records: Records | None = None
+        self._moved: str | None = None
+        """Where the file in hand is now, when it is not where it was admitted."""
 
     def seek(self, place: Place) -> None:
         """Stand at a place; the file is opened and compared when it is read."""
@@ -88,7 +91,7 @@ class Cursor:
         return self._admissions.segments[self.place.file]
 
     def _path(self, segment: Segment) -> Path:
-        return self._candidates.pattern.base / segment.path
+        return self._candidates.pattern.base / (self._moved or segment.path)
 
     def _open(self) -> Records:
         if self._records is None:
@@ -101,13 +104,17 @@ class Cursor:
         stop = min((stop for stop in stops if stop is not None), default=None)
         cut = records.take(rows, size_bytes, stop, self._is_finished)
         if cut is not None:
-            is_whole = records.unread() == 0 and self._is_finished()
-            self.place = Place(file, records.at, 0, records.sum(), is_whole)
+            seen = self._seen_in_hand(self._segment, records) if records.unread() == 0 else None
+            modified = seen.modified_seconds if seen is not None and seen.inode == records.inode() else None
+            path, is_whole = self._segment.path, self._is_complete(seen)
+            self.place = Place(file, records.at, Left(), records.sum(), is_whole, modified, path)
         return cut
 
     def _is_finished(self) -> bool:
         """Whether nothing more is to come in the file in hand."""
-        seen = self._seen(self._segment)
+        return self._is_complete(self._seen_in_hand(self._segment, self._open()))
+
+    def _is_complete(self, seen: Seen | None) -> bool:
         completeness = self._candidates.pattern.completeness
         return seen is not None and completeness.is_finished(seen, self._clock.now())
 
@@ -116,7 +123,7 @@ class Cursor:
             stat = self._path(segment).stat()
         except FileNotFoundError:
             return None
-        return Seen(segment.path, stat.st_size, stat.st_mtime, stat.st_ino)
+        return Seen(self._moved or segment.path, stat.st_size, stat.st_mtime, stat.st_ino)
 
     # ---------------------------------------------------------------------------------------------------- entering
 
@@ -139,27 +146,62 @@ class Cursor:
         except FileNotFoundError:  # gone before it was admitted: it never was part of the input
             self._candidates.skip(seen.path, None)
             return self._admit()
-        start = self._candidates.end_of(seen.path)
-        self._admissions.add(Segment(self.place.file, seen.path, start, self.place.left, head.size_bytes, head.digest))
+        left = self.place.left
+        self._admissions.add(
+            Segment(
+                file=self.place.file,
+                path=seen.path,
+                start=self._candidates.end_of(seen.path),
+                left=left.at,
+                head_bytes=head.size_bytes,
+                head=head.digest,
+                inode=seen.inode,
+                left_sum=left.sum,
+                left_modified=left.modified,
+            )
+        )
         return True
 
     def _reopen(self, *, is_known: bool) -> bool:
-        """Open the segment here. False when its file was wholly read, and is gone or another one now."""
+        """Open the segment here, under its file's present name. False when it was wholly read, and is gone now."""
         segment, place = self._segment, self.place
-        self._candidates.hold(segment.path)
         at = place.at if place.is_begun else segment.start
+        self._moved = self._new_name(segment, at) if is_known else None
+        wrong = self._open_at(segment, at, is_known=is_known)
+        if wrong is not None and self._moved is not None:
+            self._moved = None
+            wrong = self._open_at(segment, at, is_known=is_known)
+        if wrong is not None:
+            return self._refuse(wrong, at)
+        self._candidates.hold(self._moved or segment.path, self._open().inode())
+        return True
+
+    def _open_at(self, segment: Segment, at: int, *, is_known: bool) -> str | None:
+        """Open the file where it is; or what is wrong with it."""
         seen = self._seen(segment)
         if seen is None:
-            return self._refuse("vanished", at)
+            return "vanished"
         if is_known and not is_same_file(self._path(segment), segment):
-            return self._refuse("was replaced", at)
+            return "was replaced"
         if self._kind.may_grow(segment.path) and seen.size < at:
-            return self._refuse(f"shrank to {seen.size} bytes", at)
-        self._records = self._open_records(segment, at)
-        if place.is_begun and self._records.sum() != place.sum:
+            return f"shrank to {seen.size} bytes"
+        self._records = self._open_records(replace(segment, path=seen.path), at)
+        if self.place.is_begun and self._records.sum() != self.place.sum:
             self.close()
-            return self._refuse("was rewritten", at)
-        return True
+            return "was rewritten"
+        return None
+
+    def _new_name(self, segment: Segment, at: int) -> str | None:
+        """The path of the segment's file, if it was renamed since it was admitted."""
+        here = self._seen(segment)
+        if segment.inode is None or (here is not None and here.inode == segment.inode):
+            return None
+        seen = self._candidates.elsewhere(segment.inode)
+        if seen is None:
+            return None
+        known = KnownFile(segment, Left(at, self.place.sum, self.place.modified), segment.path)
+        may_grow = self._kind.may_grow(seen.path)
+        return seen.path if known.may_be(seen, self._candidates.pattern.base / seen.path, may_grow=may_grow) else None
 
     def _refuse(self, what: str, at: int) -> bool:
         """The file is not what it was. That is no loss if it was finished and wholly read."""
@@ -167,9 +209,10 @@ class Cursor:
         if not self.place.is_whole:
             raise self._lost(segment, what, at)
         if what != "vanished":
-            self._candidates.warn_once(segment.path)
-        self._candidates.leave(segment.path, at, 0)
-        self.place = Place(self.place.file + 1, left=at)
+            self._candidates.overlook(segment.path)
+        left = Left(at, self.place.sum, self.place.modified)
+        self._candidates.leave(segment, left, path=segment.path, unread=0)
+        self.place = Place(self.place.file + 1, left=left)
         return False
 
     # ----------------------------------------------------------------------------------------------------- leaving
@@ -184,7 +227,7 @@ class Cursor:
             return False
         if stop is not None:
             raise self._lost(segment, f"ends before {stop}", records.at)
-        seen, unread = self._seen(segment), records.unread()
+        seen, unread = self._seen_in_hand(segment, records), records.unread()
         if unread < 0:
             raise self._lost(segment, "shrank", records.at)
         if seen is None or seen.inode != records.inode():
@@ -198,10 +241,24 @@ class Cursor:
         return self._move_on(records) if self.place.is_begun else self._turn_away(seen)
 
     def _move_on(self, records: Records) -> bool:
-        self._candidates.leave(self._segment.path, records.at, records.unread())
-        self.place = Place(self.place.file + 1, left=records.at)
+        segment, unread = self._segment, records.unread()
+        left = Left(records.at, records.sum(), self.place.modified if unread == 0 else None)
+        self._candidates.leave(segment, left, path=self._moved or segment.path, unread=unread)
+        self.place = Place(self.place.file + 1, left=left)
         self.close()
         return True
+
+    def _seen_in_hand(self, segment: Segment, records: Records) -> Seen | None:
+        """The open file where it is now: it may have been renamed since it was opened."""
+        seen = self._seen(segment)
+        if seen is not None and seen.inode == records.inode():
+            return seen
+        renamed = self._candidates.elsewhere(records.inode())
+        if renamed is None:
+            return seen
+        self._moved = renamed.path
+        self._candidates.hold(renamed.path, renamed.inode)
+        return renamed
 
     def _turn_away(self, seen: Seen) -> bool:
         """Nothing of it was read, so it need not be admitted now."""
@@ -215,7 +272,7 @@ class Cursor:
         if self.place.is_begun:
             self.place = replace(self.place, is_whole=True)
         else:
-            self._candidates.skip(self._segment.path, None)
+            self._candidates.skip(self._moved or self._segment.path, None)
             self._admissions.drop_last()
         self.close()
         return True
@@ -235,7 +292,7 @@ class Cursor:
         """To the next file; another file in the place of this one is not read, as one that was rewritten is not."""
         if not self.place.is_begun or self.place.file + 1 < len(self._admissions):
             return None
-        return Skip(Place(self.place.file + 1, left=at).position())
+        return Skip(Place(self.place.file + 1, left=Left(at)).position())
 
 
 def _batch(cut: Cut, path: str) -> pa.RecordBatch:

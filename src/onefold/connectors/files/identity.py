@@ -8,8 +8,9 @@ from pathlib import Path
 import xxhash
 
 from onefold.connectors.files.admission import Segment
+from onefold.connectors.files.bytesin import TAIL_BYTES
 
-__all__ = ["Head", "head_of", "is_same_file"]
+__all__ = ["Head", "head_of", "is_same_file", "tail_sum"]
 
 _HEAD_BYTES = 1024
 
@@ -32,3 +33,11 @@ def head_of(path: Path, size_bytes: int = _HEAD_BYTES) -> Head:
 def is_same_file(path: Path, segment: Segment) -> bool:
     """Whether the file begins as it did when it was admitted. Raises OSError."""
     return head_of(path, segment.head_bytes).digest == segment.head
+
+
+def tail_sum(path: Path, at: int) -> str:
+    """Records.sum() of a plain file at an offset. Raises OSError."""
+    first = max(at - TAIL_BYTES, 0)
+    with path.open("rb") as file:
+        file.seek(first)
+        return xxhash.xxh3_64_hexdigest(file.read(at - first))

@@ -31,7 +31,8 @@ _META = pa.schema([("_file", pa.dictionary(pa.int32(), pa.string())), ("_offset"
 _POLL_SECONDS = 0.05
 _CONDITIONS = (
     "a file keeps its path and its bytes until the epochs that read it are settled; it may only grow",
-    "a file that is rewritten or renamed after it was wholly read is not read again (the log names it)",
+    "a file that was read and is renamed keeps its inode; a copy of it under a new name is a new file",
+    "a file that is rewritten or replaced after it was read is not read again (each run names it)",
 )
 
 LOG = logging.getLogger("onefold")
@@ -162,6 +163,10 @@ class FilesSource:
         self._closed.set()
         if self._cursor is not None:
             self._cursor.close()
+
+    def remarks(self) -> list[str]:
+        """Files that are not read though something was written to them, and files that may be copies."""
+        return list(self._candidates.remarks.values()) if self._candidates is not None else []
 
     def infer_schema(self) -> pa.Schema:
         """The columns of the first Parquet file. Raises SourceUnavailable when there is none yet."""
