@@ -125,6 +125,26 @@ def test_run_once_delivers_everything_once_and_says_so(onefold: Onefold, flow: P
     assert payments(flow) == 10
 
 
+def test_rotated_files_are_read_once_and_what_is_written_over_a_file_is_told(onefold: Onefold, flow: Path) -> None:
+    onefold("run", flow, "--once")
+    source = flow.parent / "in" / "a.jsonl"
+    source.rename(source.with_name("a-1.jsonl"))
+    assert lines(onefold("run", flow, "--once", "--json"))[-1]["events"] == 0
+    source.write_text('{"event_id": "e10", "amount": "1.50"}\n')
+    os.utime(source, (1, 1))  # long finished
+    assert lines(onefold("run", flow, "--once", "--json"))[-1]["events"] == 1
+    source.write_text('{"event_id": "e11", "amount": "1.50"}\n{"event_id": "e12", "amount": "1.50"}\n')
+    (source.parent / "b.jsonl").write_text('{"event_id": "e13", "amount": "1.50"}\n')
+    summary = lines(onefold("run", flow, "--once", "--json"))[-1]
+    assert (summary["events"], summary["is_all_read"]) == (1, False)
+    assert "in/a.jsonl was rewritten" in summary["notes"][0]
+    shown = onefold("run", flow, "--once").stdout
+    assert "Every sink has everything that was read." in shown
+    assert "note: read in: file" in shown
+    assert payments(flow) == 12
+    assert "b.jsonl" in onefold("status", flow).stdout
+
+
 def test_run_gives_its_books_to_programs(onefold: Onefold, flow: Path) -> None:
     summary = lines(onefold("run", flow, "--once", "--json"))[-1]
     assert summary["event"] == "summary"

@@ -71,7 +71,8 @@ def _show(chosen: Chosen, summary: Summary, *, stopped_by: str | None) -> None:
         f"{summary.seconds:.1f} s ({rate:,.0f}/s).",
     )
     if summary.is_complete:
-        text.append(" Every sink has everything.", "green")
+        what = " Every sink has everything." if summary.is_all_read else " Every sink has everything that was read."
+        text.append(what, "green")
     dead = _dead(summary)
     if dead:
         text.append(f"\n  {dead}; see `onefold dead-letters list`", "yellow")
@@ -103,6 +104,7 @@ def _as_json(summary: Summary, stopped_by: str | None) -> dict[str, Any]:
         "is_complete": summary.is_complete,
         "behind": dict(summary.behind),
         "stopped_sinks": {name: error.as_json() for name, error in summary.stopped_sinks.items()},
+        "is_all_read": summary.is_all_read,
         "notes": list(summary.notes),
         "totals": summary.totals,
     }

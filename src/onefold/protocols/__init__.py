@@ -23,12 +23,22 @@ from onefold.protocols.sinks import (
     SinkPromise,
     TwoPhase,
 )
-from onefold.protocols.sources import Informed, LeavesTraces, Limit, Read, Reading, SeesTargets, Source, SourcePromise
+from onefold.protocols.sources import (
+    Informed,
+    LeavesTraces,
+    Limit,
+    Read,
+    Reading,
+    Remarking,
+    SeesTargets,
+    Source,
+    SourcePromise,
+)
 from onefold.protocols.storage import Clock, Journal, JournalRecord, Spool
 
 __all__ = [
     "Check", "CheckResult", "Clock", "Decoded", "Encoder", "Endpoint", "Format", "Informed", "Journal",
     "JournalRecord", "KnowsColumns", "LeavesTraces", "Limit", "Maintain", "Maintained", "Misfits", "Paced", "Read",
-    "ReadBack", "Reading", "RefusedRow", "Renewing", "SeesTargets", "Sifting", "Sink", "SinkPromise", "Source",
-    "SourcePromise", "Spool", "TwoPhase", "WritingFormat", "describe",
+    "ReadBack", "Reading", "RefusedRow", "Remarking", "Renewing", "SeesTargets", "Sifting", "Sink", "SinkPromise",
+    "Source", "SourcePromise", "Spool", "TwoPhase", "WritingFormat", "describe",
 ]  # fmt: skip

@@ -14,7 +14,17 @@ from onefold.types import (
     Position,
 )
 
-__all__ = ["Informed", "LeavesTraces", "Limit", "Read", "Reading", "SeesTargets", "Source", "SourcePromise"]
+__all__ = [
+    "Informed",
+    "LeavesTraces",
+    "Limit",
+    "Read",
+    "Reading",
+    "Remarking",
+    "SeesTargets",
+    "Source",
+    "SourcePromise",
+]
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,15 @@ class LeavesTraces(Protocol):
 
     def glance(self) -> Source:
         """A source of rows like its own that leaves nothing: for `preview`. Pure."""
+        ...
+
+
+@runtime_checkable
+class Remarking(Protocol):
+    """A source that may find input which it does not read, or which may be there twice."""
+
+    def remarks(self) -> Sequence[str]:
+        """What a person should know of the input as it was last looked at, in sentences. From any thread."""
         ...
 
 

@@ -13,7 +13,7 @@ from onefold.engines.embedded.pipeline import EpochInput, Pipeline
 from onefold.errors import InputLost
 from onefold.operators.reading import DecodedPart
 from onefold.plan import ReadNode, Settings
-from onefold.protocols import Clock, Limit, Source
+from onefold.protocols import Clock, Limit, Remarking, Source
 from onefold.types import EpochNumber, PartitionId, Position, Positions, Skip
 
 __all__ = ["Ingest", "Loss", "gathering"]
@@ -98,6 +98,16 @@ class Ingest:
         for name, reader in self._pipeline.readers.items():
             if name in self._settled:
                 reader.node.source.settle(self._settled[name])
+
+    def remarks(self) -> tuple[str, ...]:
+        """What the sources have to say of their input, each with the name of its read."""
+        sources = {name: reader.node.source for name, reader in self._pipeline.readers.items()}
+        return tuple(
+            f"read {name}: {what}"
+            for name, source in sources.items()
+            if isinstance(source, Remarking)
+            for what in source.remarks()
+        )
 
     def close(self) -> None:
         """Close every source; nothing is told any more."""

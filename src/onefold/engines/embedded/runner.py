@@ -63,7 +63,8 @@ class Progress:
 class Summary:
     """How a run ended. totals: books since the flow began. behind: sinks that have not taken everything.
 
-    dead: rows of this run that became dead letters, late ones among them.
+    dead: rows of this run that became dead letters, late ones among them. is_all_read: no source knows of input that it
+    does not read; else the notes name it.
     """
 
     flow: str
@@ -76,6 +77,7 @@ class Summary:
     stopped_sinks: Mapping[str, OnefoldError] = field(default_factory=dict)
     dead: int = 0
     late: int = 0
+    is_all_read: bool = True
 
     @property
     def is_complete(self) -> bool:
@@ -322,7 +324,7 @@ class Run:
             thread.join()
 
     def _sum_up(self) -> Summary:
-        conductor = self._conductor
+        conductor, remarks = self._conductor, self._ingest.remarks()
         return Summary(
             flow=self._opened.plan.flow,
             events=self._events,
@@ -330,7 +332,8 @@ class Run:
             seconds=self._clock.monotonic() - self._began,
             totals=conductor.totals,
             behind=conductor.drained.behind if conductor.drained else {},
-            notes=self._opened.notes,
+            notes=(*self._opened.notes, *remarks),
+            is_all_read=not remarks,
             stopped_sinks=dict(conductor.stopped_sinks),
             dead=self._dead + conductor.refused,
             late=self._late,
