@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from onefold.types import SealId
@@ -50,3 +52,22 @@ def machine_name() -> str:
 def process_name() -> dict[str, str | int]:
     """Who runs: for the lock file and the start record."""
     return {"pid": os.getpid(), "host": socket.gethostname()}
+
+
+def process_is_alive(named: Mapping[str, str | int]) -> bool:
+    """Whether a process_name of this machine belongs to one that runs; not one that was killed and is being taken down.
+
+    False where nobody can tell: on another machine, without /proc, or when it gave no name.
+    """
+    pid = named.get("pid")
+    if named.get("host") != socket.gethostname() or not isinstance(pid, int):
+        return False
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return False
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    if fields.get("State", "").split()[:1] in (["Z"], ["X"], ["x"], []):
+        return False
+    pending = int(fields.get("SigPnd", "0"), 16) | int(fields.get("ShdPnd", "0"), 16)
+    return not pending >> (signal.SIGKILL - 1) & 1 and "VmSize" in fields

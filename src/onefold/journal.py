@@ -12,13 +12,14 @@ import fcntl
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
-from onefold.clock import process_name
+from onefold.clock import process_is_alive, process_name
 from onefold.disk import durable_step, make_folder, sync_folder
 from onefold.errors import DiskFailed, DiskFull, Fenced, FileCorrupt, JournalLocked, OnefoldError, StateUnknown
 from onefold.protocols import JournalRecord
@@ -28,6 +29,10 @@ __all__ = ["JOURNAL_FILE", "LOCK_FILE", "SqliteJournal", "locked_folder"]
 
 JOURNAL_FILE = "journal.sqlite"
 LOCK_FILE = "lock"
+LOCK_WAIT_SECONDS = 2.0
+"""How long a process that was killed may take to let go of its lock: its memory is taken down first."""
+
+_LOCK_ROUND_SECONDS = 0.02
 FORMAT_VERSION = 2
 _SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 """Text that is not UTF-8 any more comes out of sqlite3 as the second."""
@@ -248,15 +253,34 @@ def locked_folder(folder: Path) -> Iterator[None]:
 def _take_lock(path: Path) -> int:
     with durable_step("journal.lock"):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(descriptor, 4096).decode("utf-8", "replace").strip()
-        os.close(descriptor)
-        raise JournalLocked(file=path, found=f"process {holder or 'unknown'}", expected="no other process") from error
+    for _ in range(int(LOCK_WAIT_SECONDS / _LOCK_ROUND_SECONDS)):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        if process_is_alive(_holder(descriptor)):
+            raise _locked(path, descriptor)
+        threading.Event().wait(_LOCK_ROUND_SECONDS)
+    else:
+        raise _locked(path, descriptor)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(process_name()).encode(), 0)
     return descriptor
+
+
+def _holder(descriptor: int) -> Mapping[str, Any]:
+    """Who holds the lock, by its own words; nothing while it is being written."""
+    try:
+        named = json.loads(os.pread(descriptor, 4096, 0))
+    except ValueError:
+        return {}
+    return named if isinstance(named, dict) else {}
+
+
+def _locked(path: Path, descriptor: int) -> JournalLocked:
+    holder = _holder(descriptor)
+    os.close(descriptor)
+    who = f"process {holder.get('pid')} on {holder.get('host')}" if holder else "a process that does not give its name"
+    return JournalLocked(file=path, found=who, expected="no other process")
 
 
 def _checksum(number: int, kind: str, header: str) -> str:

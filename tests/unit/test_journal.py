@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import json
 import os
 import shutil
+import socket
 import sqlite3
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +20,7 @@ import pytest
 
 from onefold import disk, journal
 from onefold.errors import DiskFailed, DiskFull, Fenced, FileCorrupt, JournalLocked, OnefoldError, StateUnknown
-from onefold.journal import SqliteJournal, locked_folder
+from onefold.journal import LOCK_FILE, SqliteJournal, locked_folder
 from onefold.protocols import JournalRecord
 from onefold.types import RecordNumber
 
@@ -82,6 +88,41 @@ def test_a_second_process_is_told_who_the_first_is(log: SqliteJournal, tmp_path:
     with locked_folder(tmp_path), pytest.raises(JournalLocked):
         opened(tmp_path)
     opened(tmp_path).close()
+
+
+def lock_of_the_dead(folder: Path) -> int:
+    """A lock that still names, and is held for, a process that was killed."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    child.kill()
+    child.wait()
+    lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT)
+    os.write(lock, json.dumps({"pid": child.pid, "host": socket.gethostname()}).encode())
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def test_the_lock_of_a_process_that_was_killed_is_waited_for(tmp_path: Path) -> None:
+    release = threading.Timer(0.2, os.close, (lock_of_the_dead(tmp_path),))
+    release.start()
+    opened(tmp_path).close()
+    release.join()
+
+
+def test_a_lock_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onefold.journal.LOCK_WAIT_SECONDS", 0.1)
+    lock = lock_of_the_dead(tmp_path)
+    with pytest.raises(JournalLocked, match=rf"process \d+ on {socket.gethostname()}"):
+        opened(tmp_path)
+    os.close(lock)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody can tell who runs")
+def test_a_process_that_runs_is_named_at_once(
+    log: SqliteJournal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("threading.Event.wait")
+    with pytest.raises(JournalLocked):
+        opened(tmp_path)
 
 
 def test_the_id_is_drawn_once(log: SqliteJournal, tmp_path: Path) -> None:
