@@ -139,6 +139,26 @@ def test_what_stops_the_flow_is_raised_by_wait(bench: Bench) -> None:
         running.wait(0.01)
 
 
+def test_what_stopped_the_flow_is_raised_at_the_end_of_the_block(bench: Bench) -> None:
+    flow = of.Flow("bench")
+    rows = flow.read(bench.memory("in"), schema={"n": "BIGINT"}, name="in")
+    rows.map(lambda _: 1 / 0, schema={"n": "BIGINT"}).append(bench.memory("a"), name="a")  # type: ignore[arg-type,return-value]
+    bench.feed(1)
+
+    def leave(error: Exception | None = None) -> None:
+        with start(flow.plan, bench.folder) as running:
+            running._threads[-1].join(SOON)
+            if error is not None:
+                raise error
+
+    with pytest.raises(UserCodeError):
+        leave()
+    with pytest.raises(KeyError):
+        leave(KeyError())
+    with start(flow.plan, bench.folder) as running, pytest.raises(UserCodeError):
+        running.wait(SOON)
+
+
 def test_a_second_run_is_refused_while_the_first_goes_on(bench: Bench) -> None:
     with start(bench.flow("a").plan, bench.folder), pytest.raises(JournalLocked):
         run(bench.flow("a").plan, bench.folder, until="drained")

@@ -144,6 +144,7 @@ class Run:
         self._must_end = threading.Event()
         self._is_dropping = False
         self._failure: BaseException | None = None
+        self._is_told = False
         self._threads: list[threading.Thread] = []
         self._began = self._clock.monotonic()
         self._events = self._dead = self._late = 0
@@ -167,8 +168,11 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Stop and wait for the end. Raises what stopped the run, unless `wait` did or another error is under way."""
         self.stop()
         self._join()
+        if self._failure is not None and kind is None and not self._is_told:
+            raise self._failure
 
     def stop(self) -> None:
         """Stop reading, finish the epoch in hand, deliver what the sinks can take, settle; returns at once."""
@@ -182,6 +186,7 @@ class Run:
             raise TimeoutError(f"The flow {self._opened.plan.flow} still runs after {timeout_seconds} seconds.")
         self._join()
         if self._failure is not None:
+            self._is_told = True
             raise self._failure
         if self._summary is None:
             raise OnefoldError("The run ended without a result.", flow=self._opened.plan.flow)
