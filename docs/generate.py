@@ -105,7 +105,8 @@ MEANINGS = {
     "keep_settled_bytes": "and how many bytes of them",
     "fence_every_seconds": "how often a sink that got no rows is sent its token alone",
     "settle_every_seconds": "how often sources are told what has taken effect for good",
-    "max_dead": "the share of rows that may become dead letters before the flow stops; 1.0: all",
+    "max_dead": "the share of a run's rows that may become dead letters before the flow stops, from its 100th row on; "
+    "1.0: all",
     "snapshot_every_bytes": "changes of state between two snapshots",
 }
 

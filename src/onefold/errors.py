@@ -372,7 +372,10 @@ class TooManyDead(OnefoldError):
 
     code = "too-many-dead"
     retry_is_safe = False
-    next_default = "Look at the reasons with `onefold dead-letters`; correct the schema or raise max_dead."
+    next_default = (
+        "Correct the schema or the input, or raise max_dead. Nothing of this epoch was written: `onefold dead-letters "
+        "list` shows those of epochs before."
+    )
 
 
 class UserCodeError(OnefoldError):

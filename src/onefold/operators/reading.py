@@ -16,7 +16,7 @@ from onefold.plan import ReadNode
 from onefold.protocols import Decoded, Misfits
 from onefold.types import PartitionId
 
-__all__ = ["DEAD_SCHEMA", "DecodedPart", "ReadCounts", "Reader"]
+__all__ = ["DEAD_SCHEMA", "DecodedPart", "ReadCounts", "Reader", "examples_of"]
 
 DEAD_SCHEMA = pa.schema(
     [
@@ -29,6 +29,21 @@ DEAD_SCHEMA = pa.schema(
     ]
 )
 """A dead letter: which read, where (JSON), why, and the bytes as they came."""
+
+
+_EXAMPLES = 3
+_EXAMPLE_CHARACTERS = 100
+
+
+def examples_of(letters: pa.Table) -> str:
+    """The first dead letters, one a line, for an error."""
+    lines = []
+    for row in letters.slice(0, _EXAMPLES).to_pylist():
+        raw = row["raw"].decode("utf-8", "backslashreplace").rstrip("\n")
+        shown = raw if len(raw) <= _EXAMPLE_CHARACTERS else raw[: _EXAMPLE_CHARACTERS - 1] + "…"
+        place = " ".join(part for part in (row["read"], row["partition"], row["position"]) if part)
+        lines.append(f"\n    {row['reason']}, {row['detail']}\n      {place}: {shown}")
+    return "".join(lines)
 
 
 @dataclass(frozen=True)

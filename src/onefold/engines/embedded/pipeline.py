@@ -15,7 +15,7 @@ from onefold.operators.aggregate import Aggregation
 from onefold.operators.dedup import Dedup
 from onefold.operators.latest import Latest, last_of_each_key
 from onefold.operators.needed import needed_columns
-from onefold.operators.reading import DEAD_SCHEMA, DecodedPart, ReadCounts, Reader
+from onefold.operators.reading import DEAD_SCHEMA, DecodedPart, ReadCounts, Reader, examples_of
 from onefold.operators.sql import Sql
 from onefold.operators.stateless import explode, run_fused, run_map
 from onefold.plan import (
@@ -41,13 +41,10 @@ DEAD_LETTERS = "_dead_letters"
 """The name of the built-in sink for dead letters."""
 
 MAX_DEAD_FROM = 100
-"""max_dead is judged from so many rows on: one bad row among the first two is not a pattern."""
+"""max_dead is judged from so many rows of a run on: one bad row among the first two is not a pattern."""
 
 LOOK_FROM = 100
 """Rows of an epoch from which a column without any value is remarkable."""
-
-EXAMPLES = 2
-"""Dead letters that the error of too many of them shows."""
 
 LOG = logging.getLogger("onefold")
 
@@ -131,7 +128,7 @@ class Pipeline:
         """One epoch. Raises UserCodeError, TooManyDead, InvariantBroken: then nothing of it was written."""
         run = _EpochRun(self, epoch)
         read, dead = run.read_all()
-        self._judge_dead(read, dead)
+        self._judge_dead(epoch.number, read, dead)
         outputs = {output.name: rows for output in self.plan.outputs if (rows := run.output(output)).num_rows}
         if dead.num_rows:
             outputs[DEAD_LETTERS] = dead
@@ -164,16 +161,17 @@ class Pipeline:
         if empty:
             LOG.warning("read %s: no row has a value for %s; is the name right?", node.name, ", ".join(empty))
 
-    def _judge_dead(self, counts: ReadCounts, dead: pa.Table) -> None:
+    def _judge_dead(self, epoch: EpochNumber, counts: ReadCounts, dead: pa.Table) -> None:
         self._judged += counts.read
         self._dead += counts.dead + counts.late
         most = self.plan.settings.max_dead
         if self._judged >= MAX_DEAD_FROM and self._dead > most * self._judged:
+            share = f"{self._dead} dead letters of {self._judged} rows in this run ({self._dead / self._judged:.1%})"
             raise TooManyDead(
                 flow=self.plan.flow,
-                found=f"{self._dead} dead letters of {self._judged} rows in this run ({self._dead / self._judged:.1%})",
+                epoch=epoch,
+                found=f"{share}, such as{examples_of(dead)}",
                 expected=f"at most {most:.1%}",
-                examples="; ".join(f"{row['reason']}, {row['detail']}" for row in dead.slice(0, EXAMPLES).to_pylist()),
             )
 
 

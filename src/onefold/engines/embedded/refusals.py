@@ -10,7 +10,7 @@ import pyarrow as pa
 from onefold.engines.embedded.pipeline import MAX_DEAD_FROM, EpochResult, enter_output
 from onefold.errors import TooManyDead
 from onefold.formats.write import json_values
-from onefold.operators.reading import DEAD_SCHEMA
+from onefold.operators.reading import DEAD_SCHEMA, examples_of
 from onefold.plan import Output, Plan
 from onefold.protocols import RefusedRow, Sifting
 from onefold.types import EpochNumber, Receipt, canonical_json
@@ -40,24 +40,24 @@ class Refusals:
             output, rows = self._outputs[name], result.outputs[name]
             refused = output.sink.refused() if output.is_sifted and isinstance(output.sink, Sifting) else ()
             if output.is_sifted:
-                self._judge(output, rows.num_rows, refused)
+                letters.append(_letters(name, result.number, rows, refused))
+                self._judge(output, rows.num_rows, letters[-1])
             if refused:
                 receipts[name] = (replace(receipt, rows=receipt.rows - len(refused)),)
                 enter_output(result.books, output, _without(rows, refused), refused=len(refused))
-                letters.append(_letters(name, result.number, rows, refused))
         return pa.concat_tables(letters)
 
-    def _judge(self, output: Output, offered: int, refused: Sequence[RefusedRow]) -> None:
-        self.count += len(refused)
+    def _judge(self, output: Output, offered: int, letters: pa.Table) -> None:
+        self.count += letters.num_rows
         self._judged += offered
         most = self._plan.settings.max_dead
         if self._judged >= MAX_DEAD_FROM and self.count > most * self._judged:
+            share = f"{self.count} of {self._judged} rows refused in this run ({self.count / self._judged:.1%})"
             raise TooManyDead(
                 flow=self._plan.flow,
                 sink=output.name,
-                found=f"{self.count} of {self._judged} rows refused in this run ({self.count / self._judged:.1%})",
+                found=f"{share}, such as{examples_of(letters)}",
                 expected=f"at most {most:.1%}",
-                examples="; ".join(one.why for one in refused[:2]),
             )
 
 
@@ -74,6 +74,6 @@ def _letters(sink: str, epoch: EpochNumber, rows: pa.Table, refused: Sequence[Re
         "position": [canonical_json({"epoch": epoch, "row": one.row}) for one in refused],
         "reason": [REASON] * count,
         "detail": [one.why for one in refused],
-        "raw": json_values(rows.take(pa.array([one.row for one in refused]))).cast(pa.binary()),
+        "raw": json_values(rows.take(pa.array([one.row for one in refused], pa.int64()))).cast(pa.binary()),
     }
     return pa.table(columns, schema=DEAD_SCHEMA)
