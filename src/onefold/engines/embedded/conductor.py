@@ -212,7 +212,7 @@ class Conductor:
             self.opened.snapshots.wait()
         except OnefoldError as error:
             if self.halted is not None:
-                LOG.warning("the snapshot that was under way failed as well: %s", error.summary)
+                LOG.warning("the snapshot that was under way failed as well: %s", error.summary, extra=self._about())
             self.halted = self.halted or error
 
     def _blame_successor_first(self) -> None:
@@ -271,7 +271,7 @@ class Conductor:
             case PauseSink(sink, failures, error):
                 self._pause(sink, failures, error)
             case StopSink(sink, error):
-                LOG.error("sink %s stopped: %s", sink, error.summary)
+                LOG.error("sink %s stopped: %s", sink, error.summary, extra=self._about(sink))
                 self.stopped_sinks[sink] = error
             case Drained():
                 self.drained = step
@@ -279,12 +279,18 @@ class Conductor:
                 self.halted = self.halted or error
 
     def _pause(self, sink: str, failures: int, error: OnefoldError) -> None:
+        about = self._about(sink)
         if failures == 1 and isinstance(error, SinkUnavailable):
-            LOG.warning("sink %s: %s", sink, error)
+            LOG.warning("sink %s: %s", sink, error, extra=about)
         elif failures > 1:
-            LOG.warning("sink %s: %s Found: %s (try %d)", sink, error.summary, error.found, failures)
+            LOG.warning("sink %s: %s Found: %s (try %d)", sink, error.summary, error.found, failures, extra=about)
         self.waiting_sinks[sink] = error
         self._later(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (failures - 1)), RetryDue(sink))
+
+    def _about(self, sink: str | None = None) -> dict[str, Any]:
+        """Fields of a log record. epoch: the newest sealed."""
+        fields = {"flow": self.opened.plan.flow, "epoch": self.core.chain.head}
+        return fields if sink is None else {**fields, "sink": sink}
 
     def _later(self, seconds: float, event: Timed) -> None:
         self._timer_count += 1

@@ -114,7 +114,7 @@ class SinkLanes:
             try:
                 sink.renew()
             except SinkError as error:
-                LOG.warning("sink %s: its token was not written again: %s", name, error)
+                LOG.warning("sink %s: its token was not written again: %s", name, error, extra=self._about(name))
 
     def maintain_every(self) -> dict[str, float]:
         """Seconds by sink, of those whose target is to be looked after within the run."""
@@ -130,9 +130,9 @@ class SinkLanes:
         if isinstance(sink, Maintain):
             try:
                 for done in sink.maintain(self._bindings[name], is_dry=False):
-                    LOG.info("sink %s: %s %s", name, done.what, done.found)
+                    LOG.info("sink %s: %s %s", name, done.what, done.found, extra=self._about(name))
             except SinkError as error:
-                LOG.warning("sink %s was not maintained: %s", name, error)
+                LOG.warning("sink %s was not maintained: %s", name, error, extra=self._about(name))
 
     def abort(self, step: AbortHandle) -> None:
         """Remove a handle, or what this instance prepared there for the epoch that is given up.
@@ -147,6 +147,10 @@ class SinkLanes:
                 self._note("abort", sink=step.sink, epoch=handle.epoch)
         if step.handle:
             self._post(HandleAborted(step.sink))
+
+    def _about(self, sink: str) -> dict[str, str]:
+        """Fields of a log record."""
+        return {"flow": self.opened.plan.flow, "sink": sink}
 
     def _note_commit(self, step: CommitSink, event: Event) -> None:
         results = {"Committed": "ok", "CommitRefused": "refused", "CommitFailed": "unavailable"}

@@ -151,7 +151,7 @@ class Pipeline:
         run.read_all()
         return run.rows(name, "updates")
 
-    def look_for_empty_columns(self, reader: Reader, rows: pa.Table) -> None:
+    def look_for_empty_columns(self, epoch: EpochNumber, reader: Reader, rows: pa.Table) -> None:
         """Once a run: a declared column that no row has a value for is more often a misspelt name than a truth."""
         node = reader.node
         if node.name in self._looked_at or rows.num_rows < LOOK_FROM:
@@ -159,7 +159,9 @@ class Pipeline:
         self._looked_at.add(node.name)
         empty = [name for name in node.declared.names if rows.column(name).null_count == rows.num_rows]
         if empty:
-            LOG.warning("read %s: no row has a value for %s; is the name right?", node.name, ", ".join(empty))
+            about = {"flow": self.plan.flow, "epoch": epoch}
+            names = ", ".join(empty)
+            LOG.warning("read %s: no row has a value for %s; is the name right?", node.name, names, extra=about)
 
     def _judge_dead(self, epoch: EpochNumber, counts: ReadCounts, dead: pa.Table) -> None:
         self._judged += counts.read
@@ -203,7 +205,7 @@ class _EpochRun:
                 letters.append(dead)
                 counts += more
             rows = pa.concat_tables(tables) if tables else reader.node.schema.empty_table()
-            self._pipe.look_for_empty_columns(reader, rows)
+            self._pipe.look_for_empty_columns(self._epoch.number, reader, rows)
             self._done[name, "rows"] = rows.select(self._pipe._needed[name])
             lost = self._epoch.lost.get(name, 0)
             self.books.operator(name, "read", **vars(counts), **({"lost": lost} if lost else {}))
