@@ -168,6 +168,15 @@ def remove(path: Path, *, step: str) -> None:
         path.unlink(missing_ok=True)
 
 
+_MISPLACED = {
+    errno.ENOENT: "A folder or file that onefold keeps is not there.",
+    errno.ENOTDIR: "A folder cannot be made below a file.",
+    errno.EEXIST: "A file stands where a folder is to be made.",
+    errno.EISDIR: "A folder stands where a file is to be.",
+}
+"""What is a matter of paths, not of the disk."""
+
+
 def _translate(step: str, error: OSError) -> Exception:
     where = str(error.filename or step)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -179,5 +188,13 @@ def _translate(step: str, error: OSError) -> Exception:
             step=step,
             found=os.strerror(error.errno),
             next_step="Give this user the right to write there, or choose another folder with --state.",
+        )
+    if error.errno in _MISPLACED:
+        return DiskFailed(
+            _MISPLACED[error.errno],
+            where=where,
+            step=step,
+            found=os.strerror(error.errno),
+            next_step="Look at the path: is --state, ONEFOLD_STATE or the target spelt right, and still there?",
         )
     return DiskFailed(where=where, step=step, found=os.strerror(error.errno) if error.errno else str(error))

@@ -62,13 +62,13 @@ class Aggregation:
             return self._columns.empty_table(), 0
         if self.node.event_time is not None:
             kept_times(rows, self.node.event_time, self.node.name, self._closed_to)
-        partial = self._sql.run(self._partial_query, {"input": rows}, self._columns)
+        partial = self._query(self._partial_query, rows, self._columns)
         found, values = self.table.lookup(partial.select(self._group))
         known = int(np.count_nonzero(found))
         if known:
             mask = pa.array(found)
             held = pa.table([*partial.select(self._group).columns, *values.columns], schema=self._columns).filter(mask)
-            partial = self._sql.run(self._merge_query, {"input": pa.concat_tables([held, partial])}, self._columns)
+            partial = self._query(self._merge_query, pa.concat_tables([held, partial]), self._columns)
         self.table.upsert(partial)
         return partial, len(found) - known
 
@@ -93,7 +93,11 @@ class Aggregation:
             return self.node.schema.empty_table()
         if self._renames is not None:
             return pa.table([partial.column(name) for name in self._renames], schema=self.node.schema)
-        return self._sql.run(self._final_query, {"input": partial}, self.node.schema)
+        return self._query(self._final_query, partial, self.node.schema)
+
+    def _query(self, query: str, rows: pa.Table, schema: pa.Schema) -> pa.Table:
+        expressions = [f"{one.name}={one.final}" for one in self.node.aggregates]
+        return self._sql.run(query, {"input": rows}, schema, node=self.node.name, expressions=expressions)
 
     def _make_partial_query(self) -> str:
         columns = [identifier(name) for name in self.node.keys]

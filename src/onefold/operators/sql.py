@@ -23,10 +23,19 @@ class Sql:
         self._threads = threads
         self._local = threading.local()
 
-    def run(self, query: str, tables: Mapping[str, pa.Table], schema: pa.Schema | None = None) -> pa.Table:
+    def run(
+        self,
+        query: str,
+        tables: Mapping[str, pa.Table],
+        schema: pa.Schema | None = None,
+        *,
+        node: str | None = None,
+        expressions: Sequence[str] = (),
+    ) -> pa.Table:
         """The query's rows, in the order of the input where the query keeps it.
 
-        schema: what the result must have; types that differ only in width are cast safely.
+        schema: what the result must have; types that differ only in width are cast safely. node, expressions: of the
+        flow, for the error.
         Raises UserCodeError when an expression fails on a row (division in a strict cast, overflow, …).
         """
         con = self._connection()
@@ -38,6 +47,8 @@ class Sql:
             summary = str(error).splitlines()[0]
             raise UserCodeError(
                 "An expression failed on the rows of this epoch.",
+                node=node,
+                expression="; ".join(expressions) or None,
                 found=summary,
                 next_step="Guard it, for instance with TRY_CAST or a where() before it; nothing was written.",
             ) from error

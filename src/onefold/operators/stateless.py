@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+import traceback
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -33,7 +35,16 @@ def run_fused(sql: Sql, nodes: Sequence[WhereNode | SelectNode], rows: pa.Table,
     schema = pa.schema([nodes[-1].schema.field(name) for name in columns])
     if rows.num_rows == 0:
         return schema.empty_table()
-    return sql.run(f"SELECT {identifiers(columns)} FROM ({fused_query(nodes)})", {"input": rows}, schema)
+    query = f"SELECT {identifiers(columns)} FROM ({fused_query(nodes)})"
+    names, expressions = [node.name for node in nodes], [text for node in nodes for text in _expressions(node)]
+    return sql.run(query, {"input": rows}, schema, node="+".join(names), expressions=expressions)
+
+
+def _expressions(node: WhereNode | SelectNode) -> list[str]:
+    """What was written, but for columns that only pass through."""
+    if isinstance(node, WhereNode):
+        return [node.predicate]
+    return [f"{name}={sql}" for name, sql in node.columns.items() if sql not in (name, identifier(name))]
 
 
 def explode(node: ExplodeNode, rows: pa.Table) -> pa.Table:
@@ -58,26 +69,41 @@ def run_map(node: MapNode, rows: pa.Table) -> pa.Table:
     """Calls the user's function on the batch. Raises UserCodeError when it raises or breaks its schema."""
     if rows.num_rows == 0:
         return node.schema.empty_table()
+    offered = _offer(node, rows)
     try:
-        result = node.function(_offer(node, rows))
+        result = node.function(offered)
     except Exception as error:
         raise UserCodeError(
             f"The function of map `{node.name}` raised {type(error).__name__}: {error}",
             node=node.name,
+            **_line_of(node.function, error),
             next_step="Correct the function; nothing of this epoch was written.",
         ) from error
     return _take_back(node, result)
+
+
+def _line_of(function: Callable[..., Any], error: Exception) -> dict[str, object]:
+    """The line of the user's file that raised, else the one where the function begins."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None:
+        return {}
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == code.co_filename]
+    return {"file": code.co_filename, "line": frames[-1].lineno if frames else code.co_firstlineno}
 
 
 def _offer(node: MapNode, rows: pa.Table) -> Any:
     if node.batch == "arrow":
         return rows
     if node.batch == "pandas":
+        try:
+            import pandas  # noqa: F401  (Arrow needs it)
+        except ImportError:
+            raise ExtraMissing("batch='pandas' needs pandas.", node=node.name, next_step="pip install pandas") from None
         return rows.to_pandas(date_as_object=False)
     try:
         import polars
     except ImportError:
-        raise ExtraMissing("batch='polars' needs polars.", next_step="pip install polars") from None
+        raise ExtraMissing("batch='polars' needs polars.", node=node.name, next_step="pip install polars") from None
     return polars.from_arrow(rows)
 
 
@@ -94,11 +120,16 @@ def _take_back(node: MapNode, result: Any) -> pa.Table:
     if table is None or sorted(table.schema.names) != sorted(expected.names):
         found = type(result).__name__ if table is None else table.schema.names
         raise UserCodeError(
-            f"The function of map `{node.name}` returned other columns.", found=found, expected=expected.names
+            f"The function of map `{node.name}` returned other columns.",
+            node=node.name,
+            found=found,
+            expected=expected.names,
         )
     try:
         return table.select(expected.names).cast(expected)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UserCodeError(
-            f"The function of map `{node.name}` returned values that do not fit its schema.", found=str(error)
+            f"The function of map `{node.name}` returned values that do not fit its schema.",
+            node=node.name,
+            found=str(error),
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from onefold.engines.embedded.pipeline import EpochInput, Pipeline
-from onefold.errors import InputLost
+from onefold.errors import InputLost, OnefoldError
 from onefold.operators.reading import DecodedPart
 from onefold.plan import ReadNode, Settings
 from onefold.protocols import Clock, Limit, Remarking, Source
@@ -82,10 +83,20 @@ class Ingest:
         """Open every source with what it must remember, and tell it what is settled. Raises SourceUnavailable."""
         for name, reader in self._pipeline.readers.items():
             memory = self._pipeline.memories.get(name)
-            reader.node.source.open(memory.table() if memory is not None else None)
+            with self._naming(name):
+                reader.node.source.open(memory.table() if memory is not None else None)
         with self._telling:
             self._is_open = True
             self._tell()
+
+    @contextlib.contextmanager
+    def _naming(self, read: str) -> Iterator[None]:
+        """An error of a source says whose it is."""
+        try:
+            yield
+        except OnefoldError as error:
+            error.where = {"flow": self._pipeline.plan.flow, "read": read, **error.where}
+            raise
 
     def settle(self, ends: Positions) -> None:
         """Tell the sources that everything before these positions has taken effect: now, or when they are open."""
@@ -129,7 +140,8 @@ class Ingest:
         while True:
             gathered.is_idle = True
             for name in self._in_turn(list(self._pipeline.readers)):
-                self._read(name, self._pipeline.readers[name].node, gathered)
+                with self._naming(name):
+                    self._read(name, self._pipeline.readers[name].node, gathered)
             if more is None or not gathered.has_moved or self._is_full(gathered) or not more(gathered.is_idle):
                 break
         self.is_idle = gathered.is_idle and not gathered.has_moved

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from onefold.books import Books
-from onefold.errors import NotSupported, TooManyDead
+from onefold.errors import NotSupported, OnefoldError, TooManyDead
 from onefold.operators.aggregate import Aggregation
 from onefold.operators.dedup import Dedup
 from onefold.operators.latest import Latest, last_of_each_key
@@ -126,9 +126,17 @@ class Pipeline:
 
     def compute(self, epoch: EpochInput) -> EpochResult:
         """One epoch. Raises UserCodeError, TooManyDead, InvariantBroken: then nothing of it was written."""
+        try:
+            return self._compute(epoch)
+        except OnefoldError as error:
+            error.where = {"flow": self.plan.flow, **error.where}
+            error.where.setdefault("epoch", epoch.number)
+            raise
+
+    def _compute(self, epoch: EpochInput) -> EpochResult:
         run = _EpochRun(self, epoch)
         read, dead = run.read_all()
-        self._judge_dead(epoch.number, read, dead)
+        self._judge_dead(read, dead)
         outputs = {output.name: rows for output in self.plan.outputs if (rows := run.output(output)).num_rows}
         if dead.num_rows:
             outputs[DEAD_LETTERS] = dead
@@ -163,15 +171,13 @@ class Pipeline:
             names = ", ".join(empty)
             LOG.warning("read %s: no row has a value for %s; is the name right?", node.name, names, extra=about)
 
-    def _judge_dead(self, epoch: EpochNumber, counts: ReadCounts, dead: pa.Table) -> None:
+    def _judge_dead(self, counts: ReadCounts, dead: pa.Table) -> None:
         self._judged += counts.read
         self._dead += counts.dead + counts.late
         most = self.plan.settings.max_dead
         if self._judged >= MAX_DEAD_FROM and self._dead > most * self._judged:
             share = f"{self._dead} dead letters of {self._judged} rows in this run ({self._dead / self._judged:.1%})"
             raise TooManyDead(
-                flow=self.plan.flow,
-                epoch=epoch,
                 found=f"{share}, such as{examples_of(dead)}",
                 expected=f"at most {most:.1%}",
             )
