@@ -72,7 +72,6 @@ class ConsoleSink(SpooledSink):
             modes=frozenset({"append", "upsert"}),
             target="console",
             deletes=True,
-            conditions=("rows are printed again after a crash between printing and the record of it",),
         )
 
     def open(self, binding: Binding) -> Token | None:

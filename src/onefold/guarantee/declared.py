@@ -96,7 +96,9 @@ def explain(plan: Plan) -> Explanation:
     for output in plan.outputs:
         reads = _reads_of(plan, output)
         kept, reason = guarantee_of(output, reads)
-        conditions = [*output.sink.promise.conditions]
+        keeps = _strongest(output.sink.promise.commit_class) is Guarantee.EXACTLY_ONCE
+        has_token = keeps and output.guarantee is Guarantee.EXACTLY_ONCE
+        conditions = [*([] if has_token else [_UNCOPIED]), *output.sink.promise.conditions]
         if plan.commit == "together":
             conditions += output.sink.promise.conditions_together
             reason += "; an epoch shows in all sinks or in none"
@@ -121,6 +123,7 @@ def refuse_unkept(plan: Plan) -> None:
             )
 
 
+_UNCOPIED = "the journal is neither copied nor restored from a backup: without a token nothing at the sink would tell"
 _REASONS = {
     CommitClass.NONE: "the sink keeps no token: a delivery whose outcome is unknown is repeated and shows twice",
     CommitClass.IDEMPOTENT: "the sink keeps no token: repeating is harmless by key only while nothing else has written",
