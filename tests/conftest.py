@@ -51,6 +51,11 @@ def schedules(pytestconfig: pytest.Config) -> Callable[[int], int]:
 # ------------------------------------------------------------------------------------------------ what does not run
 
 
+def pytest_configure() -> None:
+    if os.environ.get("ONEFOLD_REQUIRE", "") not in ("", "all"):
+        raise pytest.UsageError("ONEFOLD_REQUIRE is `all`, or not set: what cannot run is a failure, or is only named.")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("heavy"):

@@ -212,6 +212,16 @@ def test_a_second_process_is_told_who_runs(onefold: Onefold, flow: Path) -> None
     assert f"process {os.getpid()} on" in result.stderr
 
 
+@pytest.mark.parametrize("every", ["0", "-1"])
+def test_progress_is_not_told_without_a_pause(onefold: Onefold, flow: Path, every: str) -> None:
+    assert onefold("run", flow, "--once", "--every", every).exit_code == Exit.USAGE
+
+
+def test_a_mistyped_verb_comes_with_the_nearest(onefold: Onefold) -> None:
+    result = onefold("rnu")
+    assert (result.exit_code, "Did you mean run?" in result.stderr) == (Exit.USAGE, True)
+
+
 def test_closing_needs_an_end(onefold: Onefold, flow: Path) -> None:
     assert onefold("run", flow, "--close").exit_code == Exit.USAGE
 
@@ -271,7 +281,8 @@ def test_status_works_beside_a_running_flow(onefold: Onefold, flow: Path) -> Non
 
 
 def test_dead_letters_show_reason_place_and_bytes(onefold: Onefold, flow: Path) -> None:
-    assert "no such dead letters" in onefold("dead-letters", "list", flow).stdout
+    assert "shop has no dead letters" in onefold("dead-letters", "list", flow).stdout
+    assert "shop has no such dead letters" in onefold("dead-letters", "list", flow, "--reason", "late").stdout
     onefold("run", flow, "--once")
     letter = lines(onefold("dead-letters", "list", flow, "--json"))[0]
     assert letter["reason"] == "malformed"
@@ -318,6 +329,20 @@ def test_explain_gives_verdict_reason_and_conditions(onefold: Onefold, flow: Pat
     assert "because " in result.stdout
     assert "as long as " in result.stdout
     assert lines(onefold("explain", flow, "--json"))[0]["is_kept"] is True
+    assert "the journal is neither copied" not in result.stdout
+    text = flow.read_text() + '\nevents.append(of.console(), name="screen", guarantee="at-most-once")\n'
+    flow.write_text(text.replace('.table("payments")', '.table("payments"), guarantee="at-least-once"'))
+    weak = onefold("explain", flow).stdout
+    assert weak.count("as long as the journal is neither copied nor restored") == 2
+    assert "printed again" not in weak
+
+
+def test_reset_of_a_flow_that_runs_says_so_first(onefold: Onefold, flow: Path) -> None:
+    onefold("run", flow, "--once")
+    with locked_folder(flow.parent / ".onefold" / "shop"):
+        result = onefold("reset", flow)
+    assert result.exit_code == Exit.LOCKED
+    assert "After the reset" not in result.stderr
 
 
 def test_reset_asks_for_yes_where_nobody_can_be_asked(onefold: Onefold, flow: Path) -> None:

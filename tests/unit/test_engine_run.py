@@ -47,6 +47,8 @@ def test_a_run_until_drained_takes_everything_and_ends(bench: Bench) -> None:
     assert bench.numbers("a") == bench.numbers("b") == list(range(50))
     assert (summary.events, summary.epochs, summary.is_complete) == (50, 8, True)
     assert summary.totals["sinks"]["a"]["appended"] == 50
+    assert repr(summary).startswith("<Summary of bench: 50 events in 8 epochs, ")
+    assert summary._repr_html_().startswith("<p>Summary of bench: 50 events")
     again = run(bench.flow("a", "b", epoch_rows=7).plan, bench.folder, until="drained")
     assert (again.events, again.epochs) == (0, 0)
 
@@ -58,6 +60,8 @@ def test_leaving_the_block_stops_cleanly_and_the_next_run_goes_on(bench: Bench) 
         watch.wait()
         progress = running.progress()
         assert (progress.events, progress.epoch) == (5, 5)
+        assert repr(running).startswith("<Run of bench: running, 5 events read, epoch 5 sealed, ")
+        assert running._repr_html_().startswith("<p>Run of bench: running")
         assert running.is_running
     assert not running.is_running
     assert running.wait().is_complete

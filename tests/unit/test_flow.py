@@ -377,6 +377,7 @@ def test_aggregates_must_have_names_of_their_own(payments: of.Stream) -> None:
 def test_streams_and_flows_read_well(flow: of.Flow, payments: of.Stream) -> None:
     assert repr(payments.select("amount")) == "<Stream select of flow revenue: amount DECIMAL(18,2)>"
     assert "<td>amount</td><td>DECIMAL(18,2)</td>" in payments._repr_html_()
+    assert flow._repr_html_().startswith("<p>Flow revenue, exactly-once</p><ul><li>")
     assert repr(payments.schema) == repr(SCHEMA)
     payments.append(Fake("out"))
     assert repr(flow) == "<Flow revenue: exactly-once, payments, out>"

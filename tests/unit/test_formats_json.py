@@ -121,6 +121,18 @@ def test_what_is_no_object_is_malformed_and_counted(line) -> None:
     assert decoded.misfits.reason.to_pylist() == ["malformed"]
 
 
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b'\xef\xbb\xbf{"n": 1}', "it begins with a byte order mark"),
+        (b"", "an object was expected, not an empty value"),
+        (b'{"n": "a\x01"}', "not JSON: Invalid control character at character 9"),
+    ],
+)
+def test_why_a_line_is_malformed_is_said_in_plain_words(line: bytes, why: str) -> None:
+    assert why in json_format._complaint(line.decode())
+
+
 @pytest.mark.parametrize("count", [1, 300])
 def test_no_value_at_all_is_a_row_of_nulls_in_its_place(count: int) -> None:
     decoded = decode([None, b'{"v":1}', b"x", None, b'{"v":2}'] * count, v="BIGINT", w="BIGINT[]")

@@ -86,6 +86,11 @@ def test_what_is_required_and_cannot_run_is_a_failure(suite: Path, workers: list
     assert any("no server here" in line and "ONEFOLD_REQUIRE=all" in line for line in lines)
 
 
+def test_a_requirement_that_is_not_known_is_not_ignored(suite: Path) -> None:
+    status, _ = run(suite, require="1")
+    assert status == pytest.ExitCode.USAGE_ERROR
+
+
 def test_heavy_tests_run_when_asked_for(suite: Path) -> None:
     _, lines = run(suite, "--heavy")
     assert "2 passed" in lines[-1]

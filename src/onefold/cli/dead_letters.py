@@ -38,7 +38,8 @@ def list_letters(chosen: Chosen, *, reason: str | None, read: str | None, limit:
         for letter in letters:
             print_json(_as_json(letter))
     elif not letters:
-        results_to().print(f"{chosen.plan.flow} has no such dead letters.")
+        such = "such " if reason or read else ""
+        results_to().print(f"{chosen.plan.flow} has no {such}dead letters.")
     else:
         _show(letters, counts)
 

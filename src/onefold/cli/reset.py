@@ -9,6 +9,7 @@ from onefold.cli.command import Chosen, Verb, confirm, errors_to, print_json, re
 from onefold.clock import SystemClock
 from onefold.engines.embedded.recovery import archive_state, reset_meanings
 from onefold.errors import StateUnknown
+from onefold.journal import locked_folder
 
 __all__ = ["command"]
 
@@ -25,6 +26,8 @@ def command(chosen: Chosen, *, yes: bool) -> None:
     """
     if not chosen.folder.is_dir():
         raise StateUnknown("There is no state to forget.", flow=chosen.plan.flow, folder=chosen.folder, next_step="")
+    with locked_folder(chosen.folder):  # so that nobody is asked in vain; it is taken again when the answer is there
+        pass
     meanings = reset_meanings(chosen.plan)
     if not chosen.as_json:
         text = Text.assemble("After the reset of ", (chosen.plan.flow, "bold"), ":")

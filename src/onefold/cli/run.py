@@ -17,6 +17,7 @@ from onefold.engines.embedded.runner import Run, Summary
 __all__ = ["command"]
 
 EVERY_SECONDS = 5.0
+LEAST_SECONDS = 0.1
 
 
 @click.command("run", cls=Verb)
@@ -25,7 +26,13 @@ EVERY_SECONDS = 5.0
     "--once", is_flag=True, help="Stop when all input there is has reached every sink; else follow the input."
 )
 @click.option("--close", "is_closing", is_flag=True, help="With --once: close open windows, as if no more could come.")
-@click.option("--every", default=EVERY_SECONDS, show_default=True, help="Seconds between two lines off a terminal.")
+@click.option(
+    "--every",
+    default=EVERY_SECONDS,
+    show_default=True,
+    type=click.FloatRange(min=LEAST_SECONDS),
+    help="Seconds between two lines off a terminal, 0.1 at least.",
+)
 def command(chosen: Chosen, *, once: bool, is_closing: bool, every: float) -> None:
     """Run FLOW: read, compute, seal, deliver. Kill it whenever you like and run it again: nothing lost, nothing twice.
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -135,6 +136,11 @@ class Flow:
         reads = ", ".join(str(draft.name) for draft in self._reads) or "no reads"
         outputs = ", ".join(one.output.name for one in self._outputs) or "no outputs"
         return f"<Flow {self._name}: {self._guarantee}, {reads}, {outputs}>"
+
+    def _repr_html_(self) -> str:
+        reads = "".join(f"<li>{escape(str(draft.name))} →</li>" for draft in self._reads)
+        outputs = "".join(f"<li>→ {escape(one.output.name)}, {escape(one.output.label)}</li>" for one in self._outputs)
+        return f"<p>Flow {escape(self._name)}, {self._guarantee}</p><ul>{reads}{outputs}</ul>"
 
     # ------------------------------------------------------------------------------------------------------- running
 

@@ -304,10 +304,12 @@ def _complaint(text: str) -> str:
     """What is wrong with a text that DuckDB's reader refuses."""
     if not text.strip():
         return "an object was expected, not an empty value"
+    if text.startswith("\ufeff"):
+        return "it begins with a byte order mark, which JSON does not have"
     try:
         json.loads(text)
     except json.JSONDecodeError as error:
-        return f"not JSON: {error.msg} at character {error.pos + 1}"
+        return f"not JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}"
     except (ValueError, RecursionError) as error:
         return f"not JSON: {error}"
     return "not JSON: half of a surrogate pair"

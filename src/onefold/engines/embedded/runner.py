@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -59,7 +60,7 @@ class Progress:
     is_caught_up: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
     """How a run ended. totals: books since the flow began. behind: sinks that have not taken everything.
 
@@ -78,6 +79,15 @@ class Summary:
     dead: int = 0
     late: int = 0
     is_all_read: bool = True
+
+    def __repr__(self) -> str:
+        read = f"{self.events:,} events in {self.epochs:,} epochs, {self.seconds:.1f} s"
+        behind = ", ".join({**self.behind, **self.stopped_sinks})
+        rest = [f"{self.dead:,} dead"] * bool(self.dead) + [f"behind: {behind}"] * bool(behind) + list(self.notes)
+        return f"<Summary of {self.flow}: {'; '.join([read, *rest])}>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(repr(self)[1:-1])}</p>"
 
     @property
     def is_complete(self) -> bool:
@@ -204,6 +214,15 @@ class Run:
             waiting_sinks={name: error.summary for name, error in dict(self._conductor.waiting_sinks).items()},
             is_caught_up=self._is_caught_up,
         )
+
+    def __repr__(self) -> str:
+        state = "not begun" if not self._threads else "running" if self.is_running else "ended"
+        now = self.progress()
+        sealed = f"{now.events:,} events read, epoch {now.epoch} sealed, {now.settled} settled"
+        return f"<Run of {self._opened.plan.flow}: {state}, {sealed}>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(repr(self).strip('<>'))}</p>"
 
     @property
     def is_running(self) -> bool:
