@@ -37,7 +37,8 @@
     │   └── RowsRefused       the sink refuses these rows for good
     ├── TooManyDead           more dead letters than `max_dead` allows
     ├── UserCodeError         a function of the user raised or returned the wrong thing
-    └── InvariantBroken       a check of our own failed: a bug in onefold
+    ├── InvariantBroken       a check of our own failed: a bug in onefold
+    └── Unexpected            an exception of another kind came up: a bug in onefold or in the user's code
 
 Each says what is wrong, where, what was found and expected, whether running again is safe, and what to do next.
 """
@@ -52,7 +53,7 @@ __all__ = [
     "NotSupported", "OnefoldError", "OutcomeUnknown", "PlanChanged", "RowsRefused", "SchemaError", "SettingMissing",
     "SinkChanged", "SinkError", "SinkForked", "SinkRefused", "SinkRestored", "SinkUnavailable", "SourceError",
     "SourceRefused", "SourceUnavailable", "SpoolFull", "StateError", "StateUnknown", "TargetTaken", "TokenRefused",
-    "TooManyDead", "UserCodeError", "check",
+    "TooManyDead", "Unexpected", "UserCodeError", "check",
 ]  # fmt: skip
 
 
@@ -388,6 +389,16 @@ class InvariantBroken(OnefoldError):
     code = "invariant-broken"
     retry_is_safe = False
     next_default = "Keep the state folder and report it; nothing more was written."
+
+
+class Unexpected(OnefoldError):
+    """Something raised an exception of its own: this is a bug in onefold, or in a function of yours that it calls."""
+
+    code = "unexpected"
+    next_default = (
+        "Run it again with --verbose, which shows where; if that is not in your own code, report it. "
+        "Running again loses and doubles nothing."
+    )
 
 
 def check(holds: bool, rule: str, **where: Any) -> None:

@@ -20,7 +20,7 @@ import onefold as of
 from onefold.cli.exits import MEANINGS, Exit, exit_of
 from onefold.cli.group import VERBS, main
 from onefold.cli.logs import logs_to
-from onefold.errors import GuaranteeRefused, InvariantBroken, JournalLocked, SinkForked, SourceUnavailable
+from onefold.errors import ExtraMissing, GuaranteeRefused, InvariantBroken, JournalLocked, SinkForked, SourceUnavailable
 from onefold.journal import locked_folder
 from onefold.settings import forget_env_files
 
@@ -111,6 +111,46 @@ def test_an_error_is_json_for_programs(onefold: Onefold, tmp_path: Path) -> None
     assert result.exit_code == Exit.USAGE
     assert json.loads(result.stderr)["code"] == "flow-not-found"
     assert result.stdout == ""
+
+
+@pytest.fixture
+def without_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [*sys.modules, "confluent_kafka", "confluent_kafka.admin"]:
+        if name.partition(".")[0] == "confluent_kafka":
+            monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.usefixtures("without_kafka")
+def test_a_missing_extra_is_told_with_the_command_that_installs_it(onefold: Onefold, tmp_path: Path) -> None:
+    flow = tmp_path / "topics.py"
+    flow.write_text(
+        "import onefold as of\n"
+        "flow = of.Flow('topics')\n"
+        "events = flow.read(of.kafka('127.0.0.1:1').topic('events'), schema={'id': 'BIGINT'})\n"
+        f"events.append(of.files('{tmp_path}/out'))\n"
+    )
+    for verb in (["run", "--once"], ["run"], ["doctor"]):
+        result = onefold(*verb, flow)
+        assert result.exit_code == Exit.FAILED
+        assert "pip install 'onefold[kafka]'" in result.output
+        assert "Traceback" not in result.output
+    topic = of.kafka("127.0.0.1:1").topic("events")
+    with pytest.raises(ExtraMissing):
+        of.Flow("topics").read(topic, schema={"id": "BIGINT"}).preview()
+
+
+def test_an_exception_that_nobody_expected_is_told_like_an_error(
+    onefold: Onefold, flow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onefold.cli.run.Run", lambda *_, **__: {}["nothing"])
+    told = onefold("run", flow)
+    assert told.exit_code == Exit.BUG
+    assert "a bug in onefold, or in a function of yours" in told.stderr
+    assert "KeyError: 'nothing'" in told.stderr
+    assert "--verbose" in told.stderr
+    assert "Traceback" not in told.stderr
+    assert "Traceback" in onefold("run", flow, "--verbose").stderr
+    assert json.loads(onefold("run", flow, "--json").stderr)["code"] == "unexpected"
 
 
 # ---------------------------------------------------------------------------------------------------------------- run

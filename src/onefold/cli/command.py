@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from onefold.cli.exits import exit_of
-from onefold.errors import BuildError, OnefoldError
+from onefold.errors import BuildError, OnefoldError, Unexpected
 from onefold.finding import find_flow
 from onefold.flow import Flow
 from onefold.plan import Plan
@@ -75,18 +75,26 @@ class Verb(click.Command):
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:
             raise
-        except (OnefoldError, OSError) as error:
-            told = error if isinstance(error, OnefoldError) else _told(error)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, programs get an object and people get no traceback
+            told = _told(error)
             report(told, as_json=bool(ctx.params.get("as_json")), with_traceback=is_verbose())
             ctx.exit(exit_of(told))
 
 
-def _told(error: OSError) -> OnefoldError:
-    """A file or folder that the operating system refuses, where nobody could say more about it."""
-    return OnefoldError(
-        f"{error.filename or 'A file'}: {error.strerror or error}.",
-        next_step="Check that it exists, is of the right kind, and that this user may read and write there.",
-    )
+def _told(error: Exception) -> OnefoldError:
+    """The error itself, or what stands for one of which nobody could say more."""
+    if isinstance(error, OnefoldError):
+        return error
+    told: OnefoldError = Unexpected(found=f"{type(error).__name__}: {error}")
+    if isinstance(error, OSError):
+        told = OnefoldError(
+            f"{error.filename or 'A file'}: {error.strerror or error}.",
+            next_step="Check that it exists, is of the right kind, and that this user may read and write there.",
+        )
+    told.__cause__ = error
+    return told
 
 
 def report(error: OnefoldError, *, as_json: bool, with_traceback: bool = False) -> None:
