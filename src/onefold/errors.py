@@ -36,6 +36,7 @@
     │   ├── TokenRefused      the sink's token is not the expected one
     │   └── RowsRefused       the sink refuses these rows for good
     ├── TooManyDead           more dead letters than `max_dead` allows
+    ├── CommandInvalid        a command line is wrong
     ├── UserCodeError         a function of the user raised or returned the wrong thing
     ├── InvariantBroken       a check of our own failed: a bug in onefold
     └── Unexpected            an exception of another kind came up: a bug in onefold or in the user's code
@@ -48,12 +49,12 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 __all__ = [
-    "BuildError", "DiskError", "DiskFailed", "DiskFull", "ExpressionError", "ExtraMissing", "Fenced", "FileCorrupt",
-    "FlowNotFound", "GuaranteeRefused", "InputLost", "InvariantBroken", "JournalLocked", "ModuleFailed", "NameTaken",
-    "NotSupported", "OnefoldError", "OutcomeUnknown", "PlanChanged", "RowsRefused", "SchemaError", "SettingMissing",
-    "SinkChanged", "SinkError", "SinkForked", "SinkRefused", "SinkRestored", "SinkUnavailable", "SourceError",
-    "SourceRefused", "SourceUnavailable", "SpoolFull", "StateError", "StateUnknown", "TargetTaken", "TokenRefused",
-    "TooManyDead", "Unexpected", "UserCodeError", "check",
+    "BuildError", "CommandInvalid", "DiskError", "DiskFailed", "DiskFull", "ExpressionError", "ExtraMissing", "Fenced",
+    "FileCorrupt", "FlowNotFound", "GuaranteeRefused", "InputLost", "InvariantBroken", "JournalLocked", "ModuleFailed",
+    "NameTaken", "NotSupported", "OnefoldError", "OutcomeUnknown", "PlanChanged", "RowsRefused", "SchemaError",
+    "SettingMissing", "SinkChanged", "SinkError", "SinkForked", "SinkRefused", "SinkRestored", "SinkUnavailable",
+    "SourceError", "SourceRefused", "SourceUnavailable", "SpoolFull", "StateError", "StateUnknown", "TargetTaken",
+    "TokenRefused", "TooManyDead", "Unexpected", "UserCodeError", "check",
 ]  # fmt: skip
 
 
@@ -374,6 +375,13 @@ class TooManyDead(OnefoldError):
     code = "too-many-dead"
     retry_is_safe = False
     next_default = "Look at the reasons with `onefold dead-letters`; correct the schema or raise max_dead."
+
+
+class CommandInvalid(OnefoldError):
+    """The command line is wrong: how it is told to programs, with --json."""
+
+    code = "command-invalid"
+    retry_is_safe = False
 
 
 class UserCodeError(OnefoldError):

@@ -106,6 +106,40 @@ def test_an_error_is_told_without_a_traceback_unless_asked(onefold: Onefold, tmp
     assert "Traceback" in onefold("run", broken, "--verbose").stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--json"],
+        ["rum", "--json"],
+        ["run", "--json"],
+        ["run", "--json", "--wrong", "x.py"],
+        ["demo", "--json", "--events=1"],
+    ],
+)
+def test_a_wrong_command_line_is_json_for_programs(onefold: Onefold, arguments: list[str]) -> None:
+    result = onefold(*arguments)
+    assert result.exit_code == Exit.USAGE
+    told = json.loads(result.stderr)
+    assert told["code"] == "command-invalid"
+    assert told["summary"]
+    assert "--help" in told["next_step"]
+    assert result.stdout == ""
+
+
+def test_what_a_flow_prints_stays_out_of_the_json(onefold: Onefold, flow: Path) -> None:
+    flow.write_text(
+        flow.read_text()
+        + '\nprint("imported")\nevents.append(of.console(), name="screen", guarantee="at-least-once")\n'
+    )
+    result = onefold("run", flow, "--once", "--json")
+    assert result.exit_code == 0
+    assert lines(result)[-1]["event"] == "summary"
+    assert "event_id=e9" in result.stderr
+    assert "imported" in result.stderr
+    (flow.parent / "out.duckdb").unlink()
+    assert "event_id=e9" in onefold("run", flow, "--once", "--state", flow.parent / "again").stdout
+
+
 def test_an_error_is_json_for_programs(onefold: Onefold, tmp_path: Path) -> None:
     result = onefold("run", tmp_path / "none.py", "--json")
     assert result.exit_code == Exit.USAGE
@@ -299,7 +333,9 @@ def test_doctor_finds_what_would_fail_and_writes_nothing(onefold: Onefold, flow:
     write_flow(flow.parent, target="${SHOP_NOWHERE}/out.duckdb")
     result = onefold("doctor", flow, "--json")
     assert result.exit_code == Exit.FAILED
-    failed = [one["what"] for one in lines(result)[0]["findings"] if one["status"] == "failed"]
+    findings = lines(result)[0]["findings"]
+    assert [one["what"] for one in findings if (one["next_step"] != "") != (one["status"] != "ok")] == []
+    failed = [one["what"] for one in findings if one["status"] == "failed"]
     assert failed == ["setting SHOP_NOWHERE"]
     assert [path for path in sorted(flow.parent.rglob("*")) if "__pycache__" not in path.parts] == before
 

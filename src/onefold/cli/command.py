@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ INTERRUPTED = 130
 """As shells give it for Ctrl-C."""
 
 _VERBOSE = "onefold.verbose"
+_RESULTS = "onefold.results"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,9 @@ def errors_to() -> Console:
 
 def print_json(value: Any) -> None:
     """One line of JSON on standard output, at once."""
-    click.echo(json.dumps(value, default=str, ensure_ascii=False))
+    context = click.get_current_context(silent=True)
+    out = None if context is None else context.meta.get(_RESULTS)
+    click.echo(json.dumps(value, default=str, ensure_ascii=False), file=out)
 
 
 class Verb(click.Command):
@@ -70,7 +74,8 @@ class Verb(click.Command):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a terminal that knows no ✓ shows a ? instead
         try:
-            return super().invoke(ctx)
+            with _results_alone(ctx) if ctx.params.get("as_json") else contextlib.nullcontext():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:
@@ -81,6 +86,14 @@ class Verb(click.Command):
             told = _told(error)
             report(told, as_json=bool(ctx.params.get("as_json")), with_traceback=is_verbose())
             ctx.exit(exit_of(told))
+
+
+@contextlib.contextmanager
+def _results_alone(ctx: click.Context) -> Iterator[None]:
+    """Meanwhile standard output is for `print_json`; what the flow itself prints goes to standard error."""
+    ctx.meta[_RESULTS] = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def _told(error: Exception) -> OnefoldError:
