@@ -227,6 +227,36 @@ def test_a_record_of_the_journal_waits_for_the_disk(tmp_path: Path) -> None:
     log.close()
 
 
+@pytest.mark.parametrize(
+    ("code", "done"),
+    [
+        (0, ["full"]),
+        (errno.ENOTSUP, ["full", "fsync"]),
+        (errno.EINVAL, ["full", "fsync"]),
+        (errno.ENOTTY, ["full", "fsync"]),
+        (errno.EIO, ["full", "EIO"]),
+    ],
+)
+def test_on_macos_fsync_stands_in_where_the_file_system_has_nothing_better(
+    code: int, done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def full(descriptor: int, what: int) -> None:
+        asked.append("full")
+        if code:
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("onefold.disk.sys.platform", "darwin")
+    monkeypatch.setattr("onefold.disk.fcntl.fcntl", full)
+    monkeypatch.setattr("onefold.disk.os.fsync", lambda _: asked.append("fsync"))
+    try:
+        disk.sync_file(0)
+    except OSError as error:
+        asked.append(errno.errorcode[error.errno or 0])
+    assert asked == done
+
+
 def test_an_error_of_an_open_file_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "no room")
