@@ -50,14 +50,13 @@ def machine_name() -> str:
             continue
         if text:
             return text
-    return _platform_uuid() or socket.gethostname()
+    found = _platform_uuid() if sys.platform == "darwin" else ""
+    return found or socket.gethostname()
 
 
 @functools.cache
 def _platform_uuid() -> str:
-    """Of macOS; "" elsewhere. Asked of a program, because there is no file that has it."""
-    if sys.platform != "darwin":
-        return ""
+    """Of macOS; "" when it cannot be had. Asked of a program, because there is no file that has it."""
     command = ["/usr/sbin/ioreg", "-rd1", "-c", "IOPlatformExpertDevice"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, check=False).stdout  # noqa: S603
