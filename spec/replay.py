@@ -37,15 +37,12 @@ def check(lines: Iterable[str | Line]) -> str | None:
 
 
 def _answered(run: list[Line]) -> list[tuple[int, Line]]:
-    """Numbered lines without those that are only "asked": without an answer they end their process, outcome unknown.
-
-    Of several, the append comes last: one that fails stops the process, and the others were under way beside it.
-    """
+    """Numbered lines without those that are only "asked": without an answer they end their process, outcome unknown."""
     found: list[tuple[int, Line]] = []
     waiting: dict[str, tuple[int, Line]] = {}
     for number, line in enumerate(run, 1):
         if line["do"] == "kill":
-            found += _appends_last(waiting.values())
+            found += sorted(waiting.values(), key=_is_append)
             waiting = {}
         name = json.dumps([line["do"], line.get("kind"), line.get("sink")])
         if line.get("result") == "asked":
@@ -54,11 +51,12 @@ def _answered(run: list[Line]) -> list[tuple[int, Line]]:
         else:
             waiting.pop(name, None)
             found.append((number, line))
-    return [*found, *_appends_last(waiting.values())]
+    return [*found, *sorted(waiting.values(), key=_is_append)]
 
 
-def _appends_last(lines: Iterable[tuple[int, Line]]) -> list[tuple[int, Line]]:
-    return sorted(lines, key=lambda numbered: numbered[1]["do"] == "append")
+def _is_append(numbered: tuple[int, Line]) -> bool:
+    """Of unanswered lines it comes last: one that fails stops the process; the others were under way beside it."""
+    return bool(numbered[1]["do"] == "append")
 
 
 class _Refused(Exception):
