@@ -13,8 +13,8 @@ BIN := $(VENV)/bin
 WORKERS ?= auto
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
-KERNEL := $(wildcard src/onefold/kernel/*.pyx src/onefold/kernel/*.pxd src/onefold/connectors/*/*.pyx src/onefold/connectors/*/*.h)
-BUILT_FROM := pyproject.toml setup.py $(KERNEL)
+COMPILED_FROM := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
+BUILT_FROM := pyproject.toml setup.py $(COMPILED_FROM)
 BENCHMARKS := $(basename $(notdir $(shell grep -l __main__ benchmarks/*.py)))
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -43,7 +43,7 @@ bench: $(VENV)/.tests
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	rm -f src/onefold/kernel/*.so src/onefold/kernel/*.c src/onefold/connectors/*/*.so src/onefold/connectors/*/*.c
+	find src \( -name '*.so' -o -name '*.c' \) -delete
 	rm -rf .services
 	find src tests spec benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 

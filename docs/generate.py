@@ -59,6 +59,9 @@ CLI_HEAD = """\
 module, or a function without arguments, annotated to return one. Importing a flow connects to nothing and needs no
 settings. Results go to standard output; progress, logs and errors to standard error.
 
+With `--json` standard output has lines of JSON and nothing else: what a flow prints itself, by `of.console()` or
+`print`, goes to standard error. So does every error, as [an object](errors.md), a wrong command line's included.
+
 _This page is written by `python docs/generate.py`._
 
 ## Exit codes

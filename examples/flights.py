@@ -16,7 +16,6 @@ from pathlib import Path
 import duckdb
 
 import onefold as of
-from onefold.formats.csv import Csv
 
 INSTALMENTS = ((1, 2, 3, 4), (5, 6, 7, 8), (9, 10, 11, 12))
 COUNTED = "carrier, window_start, flights, known_delays, delay_minutes, worst_minutes"
@@ -34,7 +33,7 @@ def delays(folder: Path, columns: list[str]) -> of.Flow:
     flights = flow.read(
         of.files(f"{folder}/arrived/*.csv", complete="rename"),
         schema={"carrier": "VARCHAR", "dep_delay": "INTEGER", "time_hour": "TIMESTAMPTZ"},
-        format=Csv(columns=tuple(columns), null="NA"),
+        format=of.csv(columns=columns, null="NA"),
         event_time="time_hour",
         lateness="2 days",
         name="flights",

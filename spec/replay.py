@@ -42,7 +42,7 @@ def _answered(run: list[Line]) -> list[tuple[int, Line]]:
     waiting: dict[str, tuple[int, Line]] = {}
     for number, line in enumerate(run, 1):
         if line["do"] == "kill":
-            found += waiting.values()
+            found += sorted(waiting.values(), key=_is_append)
             waiting = {}
         name = json.dumps([line["do"], line.get("kind"), line.get("sink")])
         if line.get("result") == "asked":
@@ -51,7 +51,12 @@ def _answered(run: list[Line]) -> list[tuple[int, Line]]:
         else:
             waiting.pop(name, None)
             found.append((number, line))
-    return [*found, *waiting.values()]
+    return [*found, *sorted(waiting.values(), key=_is_append)]
+
+
+def _is_append(numbered: tuple[int, Line]) -> bool:
+    """Of unanswered lines it comes last: one that fails stops the process; the others were under way beside it."""
+    return bool(numbered[1]["do"] == "append")
 
 
 class _Refused(Exception):

@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from onefold.connectors.postgres import postgres as postgres
     from onefold.connectors.sqlite import SqliteFile as sqlite  # noqa: N813 - what it makes is a connection
     from onefold.formats.avro import avro as avro
+    from onefold.formats.csv import Csv as csv  # noqa: N813 - a format is what it makes
     from onefold.formats.json_schema import json_schema as json_schema
     from onefold.formats.protobuf import protobuf as protobuf
     from onefold.formats.registry import schema_registry as schema_registry
 
 __all__ = [
-    "CommitClass", "Flow", "Guarantee", "OnefoldError", "Stream", "avro", "console", "duckdb", "files", "json_schema",
-    "kafka", "memory", "mysql", "postgres", "protobuf", "schema_registry", "sqlite", "testing",
+    "CommitClass", "Flow", "Guarantee", "OnefoldError", "Stream", "avro", "console", "csv", "duckdb", "files",
+    "json_schema", "kafka", "memory", "mysql", "postgres", "protobuf", "schema_registry", "sqlite", "testing",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
@@ -55,6 +56,7 @@ _CONNECTIONS = {
 
 _FORMATS = {
     "avro": ("onefold.formats.avro", "avro"),
+    "csv": ("onefold.formats.csv", "Csv"),
     "json_schema": ("onefold.formats.json_schema", "json_schema"),
     "protobuf": ("onefold.formats.protobuf", "protobuf"),
     "schema_registry": ("onefold.formats.registry", "schema_registry"),

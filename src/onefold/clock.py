@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import secrets
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +17,8 @@ from pathlib import Path
 from onefold.types import SealId
 
 __all__ = ["SystemClock", "machine_name", "new_key", "new_seal_id"]
+
+ASK_SECONDS = 5.0
 
 
 class SystemClock:
@@ -38,7 +44,7 @@ def new_key() -> bytes:
 
 
 def machine_name() -> str:
-    """Something that differs between machines: the machine id where there is one, else the host's name."""
+    """Something that differs between machines: the machine id (on macOS the platform's UUID), else the host's name."""
     for path in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
         try:
             text = path.read_text(encoding="ascii").strip()
@@ -46,7 +52,20 @@ def machine_name() -> str:
             continue
         if text:
             return text
-    return socket.gethostname()
+    found = _platform_uuid() if sys.platform == "darwin" else ""
+    return found or socket.gethostname()
+
+
+@functools.cache
+def _platform_uuid() -> str:
+    """Of macOS; "" when it cannot be had. Asked of a program, because there is no file that has it."""
+    command = ["/usr/sbin/ioreg", "-rd1", "-c", "IOPlatformExpertDevice"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, check=False).stdout  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = re.search(r'"IOPlatformUUID" = "([^"]+)"', told)
+    return found[1] if found else ""
 
 
 def process_name() -> dict[str, str | int]:

@@ -40,6 +40,9 @@ observer: Callable[[str, Moment], None] | None = None
 
 _F_FULLFSYNC = 51  # macOS: fsync alone does not reach the platter (Apple, fcntl(2))
 
+_NOT_KNOWN_HERE = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY})
+"""What a file system without F_FULLFSYNC says: nothing was synced, so fsync is no second try. SQLite does the same."""
+
 
 @contextlib.contextmanager
 def durable_step(name: str) -> Iterator[None]:
@@ -61,9 +64,14 @@ def durable_step(name: str) -> Iterator[None]:
 def sync_file(descriptor: int) -> None:
     """Force a file's bytes to stable storage. Raises OSError; never call it again after a failure."""
     if sys.platform == "darwin":
-        fcntl.fcntl(descriptor, _F_FULLFSYNC)
-    else:
-        os.fsync(descriptor)
+        try:
+            fcntl.fcntl(descriptor, _F_FULLFSYNC)
+        except OSError as error:
+            if error.errno not in _NOT_KNOWN_HERE:
+                raise
+        else:
+            return
+    os.fsync(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

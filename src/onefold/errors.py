@@ -36,8 +36,10 @@
     │   ├── TokenRefused      the sink's token is not the expected one
     │   └── RowsRefused       the sink refuses these rows for good
     ├── TooManyDead           more dead letters than `max_dead` allows
+    ├── CommandInvalid        a command line is wrong
     ├── UserCodeError         a function of the user raised or returned the wrong thing
-    └── InvariantBroken       a check of our own failed: a bug in onefold
+    ├── InvariantBroken       a check of our own failed: a bug in onefold
+    └── Unexpected            an exception of another kind came up: a bug in onefold or in the user's code
 
 Each says what is wrong, where, what was found and expected, whether running again is safe, and what to do next.
 """
@@ -47,12 +49,12 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 __all__ = [
-    "BuildError", "DiskError", "DiskFailed", "DiskFull", "ExpressionError", "ExtraMissing", "Fenced", "FileCorrupt",
-    "FlowNotFound", "GuaranteeRefused", "InputLost", "InvariantBroken", "JournalLocked", "ModuleFailed", "NameTaken",
-    "NotSupported", "OnefoldError", "OutcomeUnknown", "PlanChanged", "RowsRefused", "SchemaError", "SettingMissing",
-    "SinkChanged", "SinkError", "SinkForked", "SinkRefused", "SinkRestored", "SinkUnavailable", "SourceError",
-    "SourceRefused", "SourceUnavailable", "SpoolFull", "StateError", "StateUnknown", "TargetTaken", "TokenRefused",
-    "TooManyDead", "UserCodeError", "check",
+    "BuildError", "CommandInvalid", "DiskError", "DiskFailed", "DiskFull", "ExpressionError", "ExtraMissing", "Fenced",
+    "FileCorrupt", "FlowNotFound", "GuaranteeRefused", "InputLost", "InvariantBroken", "JournalLocked", "ModuleFailed",
+    "NameTaken", "NotSupported", "OnefoldError", "OutcomeUnknown", "PlanChanged", "RowsRefused", "SchemaError",
+    "SettingMissing", "SinkChanged", "SinkError", "SinkForked", "SinkRefused", "SinkRestored", "SinkUnavailable",
+    "SourceError", "SourceRefused", "SourceUnavailable", "SpoolFull", "StateError", "StateUnknown", "TargetTaken",
+    "TokenRefused", "TooManyDead", "Unexpected", "UserCodeError", "check",
 ]  # fmt: skip
 
 
@@ -378,6 +380,13 @@ class TooManyDead(OnefoldError):
     )
 
 
+class CommandInvalid(OnefoldError):
+    """The command line is wrong: how it is told to programs, with --json."""
+
+    code = "command-invalid"
+    retry_is_safe = False
+
+
 class UserCodeError(OnefoldError):
     """A function of the flow raised, or returned rows that do not have its declared schema."""
 
@@ -391,6 +400,16 @@ class InvariantBroken(OnefoldError):
     code = "invariant-broken"
     retry_is_safe = False
     next_default = "Keep the state folder and report it; nothing more was written."
+
+
+class Unexpected(OnefoldError):
+    """Something raised an exception of its own: this is a bug in onefold, or in a function of yours that it calls."""
+
+    code = "unexpected"
+    next_default = (
+        "Run it again with --verbose, which shows where; if that is not in your own code, report it. "
+        "Running again loses and doubles nothing."
+    )
 
 
 def check(holds: bool, rule: str, **where: Any) -> None:

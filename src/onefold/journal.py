@@ -86,8 +86,7 @@ class SqliteJournal:
                 next_step="Choose a folder on a local disk with --state.",
             )
         self._con.execute("PRAGMA synchronous=FULL")
-        if os.uname().sysname == "Darwin":
-            self._con.execute("PRAGMA fullfsync=1")
+        self._con.execute("PRAGMA fullfsync=1")  # macOS: fsync alone does not reach the platter
         if is_new:
             with durable_step("journal.create"):
                 self._con.executescript("BEGIN IMMEDIATE;" + _TABLES)

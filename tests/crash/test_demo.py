@@ -21,7 +21,7 @@ def test_the_demo_is_killed_and_loses_and_doubles_nothing(tmp_path: Path, seed: 
             "--events",
             "20000",
             "--crashes",
-            "3",
+            "5",
             "--seed",
             str(seed),
             "--keep",
@@ -35,7 +35,7 @@ def test_the_demo_is_killed_and_loses_and_doubles_nothing(tmp_path: Path, seed: 
     assert verdict["is_right"] is True
     assert verdict["expected"] == verdict["books"]
     assert verdict["expected"]["read"] == 20_000
-    assert len(verdict["crashes"]) == 3
+    assert len(verdict["crashes"]) == 5
     assert all(found["lost"] == found["duplicated"] == 0 < found["found"] for found in verdict["sinks"].values())
     assert (tmp_path / "demo" / "revenue.py").exists()
 

@@ -49,7 +49,8 @@ def blocks(page: Path) -> Iterator[Block]:
 
 def pages() -> list[Path]:
     """Every page with code in it."""
-    return sorted(path for path in (ROOT / "docs").rglob("*.md") if _BLOCK.search(path.read_text("utf-8")))
+    every = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "spec").glob("*.md")]
+    return sorted(path for path in every if _BLOCK.search(path.read_text("utf-8")))
 
 
 class Reader:

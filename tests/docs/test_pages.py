@@ -10,7 +10,7 @@ from onefold.settings import forget_env_files
 from tests.docs.pages import ROOT, Reader, first_missing, pages
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT / "docs")))
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ONEFOLD_STATE", raising=False)
@@ -20,6 +20,10 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
         Reader(tmp_path).read(page)
     finally:
         forget_env_files()
+
+
+def test_the_first_page_that_people_see_is_among_them() -> None:
+    assert ROOT / "README.md" in pages()
 
 
 def test_a_wrong_page_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ SUITES: dict[str, tuple[str, ...]] = {
     "simulation": ("tests/unit/test_simulation.py", "-k", "schedules", "--schedules", "4000"),
     "core": ("tests/unit/test_simulation_findings.py", "tests/unit/test_core_rules.py"),
     "survival": ("tests/unit/test_survival.py",),
+    "books": ("tests/unit/test_engine_books.py",),
+    "keeping": ("tests/unit/test_engine_keeping.py",),
     "durability": ("tests/unit/test_durability.py",),
     "contract": ("tests/contract/test_sinks.py", "-k", "(token or move) and not kill"),
     "contract of sqlite": ("tests/contract/test_sinks.py", "-k", "sqlite"),
@@ -170,8 +172,8 @@ COURSE = (
     bug(
         "no answer is repeated without reading back",
         "course.py",
-        "        return self.open()\n\n    def deliver",
-        '        self.phase = "ready"\n        return []\n\n    def deliver',
+        "        return self.open()\n\n    def due",
+        '        self.phase = "ready"\n        return []\n\n    def due',
         "simulation",
     ),
     bug(

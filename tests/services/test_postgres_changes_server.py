@@ -23,6 +23,7 @@ from onefold.errors import InputLost, SourceRefused, SourceUnavailable
 from onefold.protocols import Limit
 from services.jars import ServiceMissing
 from services.postgres import Postgres
+from tests.needs import need
 from tests.services.postgres_changes_tables import AMPLE, PARTITION, World, brief
 
 pytestmark = pytest.mark.crash
@@ -322,7 +323,9 @@ def test_a_huge_transaction_takes_little_memory_and_is_cut_anywhere(start: Start
 
 
 def _memory_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    statm = Path("/proc/self/statm")
+    need(statm.exists(), "no /proc, which tells the memory of this process")
+    pages = int(statm.read_text().split()[1])
     return pages * 4096
 
 

@@ -21,6 +21,7 @@ FUNCTION_LINES = 70  # docstring aside
 POSITIONAL_PARAMETERS = 5  # self and cls aside; more are keyword-only
 
 LONG_MODULES: dict[str, str] = {
+    "src/onefold/errors.py": "the tree of all errors, a few lines a class, read beside its drawing",
     "src/onefold/formats/exact.py": "one table of rules, one converter a type, read side by side",
 }
 """Modules of src and spec between the usual and the largest size, each with the reason why it is not two."""

@@ -22,7 +22,14 @@ from onefold.cli.group import VERBS, main
 from onefold.cli.logs import logs_to
 from onefold.engines.embedded.runner import Run
 from onefold.engines.embedded.runner import run as run_plan
-from onefold.errors import GuaranteeRefused, InvariantBroken, JournalLocked, SinkForked, SourceUnavailable
+from onefold.errors import (
+    ExtraMissing,
+    GuaranteeRefused,
+    InvariantBroken,
+    JournalLocked,
+    SinkForked,
+    SourceUnavailable,
+)
 from onefold.journal import locked_folder
 from onefold.settings import forget_env_files
 
@@ -108,11 +115,85 @@ def test_an_error_is_told_without_a_traceback_unless_asked(onefold: Onefold, tmp
     assert "Traceback" in onefold("run", broken, "--verbose").stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--json"],
+        ["rum", "--json"],
+        ["run", "--json"],
+        ["run", "--json", "--wrong", "x.py"],
+        ["demo", "--json", "--events=1"],
+    ],
+)
+def test_a_wrong_command_line_is_json_for_programs(onefold: Onefold, arguments: list[str]) -> None:
+    result = onefold(*arguments)
+    assert result.exit_code == Exit.USAGE
+    told = json.loads(result.stderr)
+    assert told["code"] == "command-invalid"
+    assert told["summary"]
+    assert "--help" in told["next_step"]
+    assert result.stdout == ""
+
+
+def test_what_a_flow_prints_stays_out_of_the_json(onefold: Onefold, flow: Path) -> None:
+    flow.write_text(
+        flow.read_text()
+        + '\nprint("imported")\nevents.append(of.console(), name="screen", guarantee="at-least-once")\n'
+    )
+    result = onefold("run", flow, "--once", "--json")
+    assert result.exit_code == 0
+    assert lines(result)[-1]["event"] == "summary"
+    assert "event_id=e9" in result.stderr
+    assert "imported" in result.stderr
+    (flow.parent / "out.duckdb").unlink()
+    assert "event_id=e9" in onefold("run", flow, "--once", "--state", flow.parent / "again").stdout
+
+
 def test_an_error_is_json_for_programs(onefold: Onefold, tmp_path: Path) -> None:
     result = onefold("run", tmp_path / "none.py", "--json")
     assert result.exit_code == Exit.USAGE
     assert json.loads(result.stderr)["code"] == "flow-not-found"
     assert result.stdout == ""
+
+
+@pytest.fixture
+def without_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [*sys.modules, "confluent_kafka", "confluent_kafka.admin"]:
+        if name.partition(".")[0] == "confluent_kafka":
+            monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.usefixtures("without_kafka")
+def test_a_missing_extra_is_told_with_the_command_that_installs_it(onefold: Onefold, tmp_path: Path) -> None:
+    flow = tmp_path / "topics.py"
+    flow.write_text(
+        "import onefold as of\n"
+        "flow = of.Flow('topics')\n"
+        "events = flow.read(of.kafka('127.0.0.1:1').topic('events'), schema={'id': 'BIGINT'})\n"
+        f"events.append(of.files('{tmp_path}/out'))\n"
+    )
+    for verb in (["run", "--once"], ["run"], ["doctor"]):
+        result = onefold(*verb, flow)
+        assert result.exit_code == Exit.FAILED
+        assert "pip install 'onefold[kafka]'" in result.output
+        assert "Traceback" not in result.output
+    topic = of.kafka("127.0.0.1:1").topic("events")
+    with pytest.raises(ExtraMissing):
+        of.Flow("topics").read(topic, schema={"id": "BIGINT"}).preview()
+
+
+def test_an_exception_that_nobody_expected_is_told_like_an_error(
+    onefold: Onefold, flow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onefold.cli.run.Run", lambda *_, **__: {}["nothing"])
+    told = onefold("run", flow)
+    assert told.exit_code == Exit.BUG
+    assert "a bug in onefold, or in a function of yours" in told.stderr
+    assert "KeyError: 'nothing'" in told.stderr
+    assert "--verbose" in told.stderr
+    assert "Traceback" not in told.stderr
+    assert "Traceback" in onefold("run", flow, "--verbose").stderr
+    assert json.loads(onefold("run", flow, "--json").stderr)["code"] == "unexpected"
 
 
 # ---------------------------------------------------------------------------------------------------------------- run
@@ -307,7 +388,9 @@ def test_doctor_finds_what_would_fail_and_writes_nothing(onefold: Onefold, flow:
     write_flow(flow.parent, target="${SHOP_NOWHERE}/out.duckdb")
     result = onefold("doctor", flow, "--json")
     assert result.exit_code == Exit.FAILED
-    failed = [one["what"] for one in lines(result)[0]["findings"] if one["status"] == "failed"]
+    findings = lines(result)[0]["findings"]
+    assert [one["what"] for one in findings if (one["next_step"] != "") != (one["status"] != "ok")] == []
+    failed = [one["what"] for one in findings if one["status"] == "failed"]
     assert failed == ["setting SHOP_NOWHERE"]
     assert [path for path in sorted(flow.parent.rglob("*")) if "__pycache__" not in path.parts] == before
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from onefold.formats.lines import CUT_MARK
 from onefold.protocols import Limit, Read, Reading
 from onefold.state.rowlog import RowLog
 from onefold.types import PartitionId, Position
+from tests.needs import need
 
 FILES = PartitionId("files")
 AMPLE = Limit(1 << 20, 1 << 30)
@@ -180,10 +182,35 @@ def test_compressed_files_are_read_when_finished(tmp_path: Path, clock: Clock) -
     assert reader.lines() == [b"one", b"two"]
 
 
-def test_a_truncated_compressed_file_is_an_error_not_an_early_end(tmp_path: Path, clock: Clock) -> None:
-    write(tmp_path / "a.jsonl.gz", gzip.compress(b"one\ntwo\n" * 1000)[:-4], age=10)
-    with pytest.raises(SourceError, match=r"a\.jsonl\.gz is not a whole gz file"):
-        Reader(tmp_path / "*.gz", clock, kind="json").lines()
+def zstd(content: bytes) -> bytes:
+    """One frame."""
+    need(importlib.util.find_spec("zstandard"), "no zstandard")
+    import zstandard
+
+    return zstandard.ZstdCompressor().compress(content)
+
+
+PACK = {"gz": gzip.compress, "zst": zstd}
+
+
+@pytest.mark.parametrize("kind", PACK)
+def test_compressed_pieces_one_after_the_other_are_one_file(tmp_path: Path, clock: Clock, kind: str) -> None:
+    pack = PACK[kind]
+    write(tmp_path / f"a.jsonl.{kind}", pack(b"one\ntw") + pack(b"") + pack(b"o\nthree\n"), age=10)
+    assert Reader(tmp_path / f"*.{kind}", clock, kind="json").lines() == [b"one", b"two", b"three"]
+
+
+@pytest.mark.parametrize("kind", PACK)
+@pytest.mark.parametrize("kept", [-1, -4, 12])
+@pytest.mark.parametrize("before", [b"", b"zero\n" * 1000])
+def test_a_truncated_compressed_file_is_an_error_not_an_early_end(
+    tmp_path: Path, clock: Clock, kind: str, kept: int, before: bytes
+) -> None:
+    pack = PACK[kind]
+    whole = (pack(before) if before else b"", pack(b"one\ntwo\n" * 1000))
+    write(tmp_path / f"a.jsonl.{kind}", whole[0] + whole[1][:kept], age=10)
+    with pytest.raises(SourceError, match=rf"a\.jsonl\.{kind} is not a whole {kind} file"):
+        Reader(tmp_path / f"*.{kind}", clock, kind="json").lines()
 
 
 def test_a_half_written_parquet_file_waits_then_is_an_error(tmp_path: Path, clock: Clock) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import pytest
+from rich.console import Console
 
+from onefold.cli.demo.crashes import Crash
 from onefold.cli.demo.events import FILES, draws, write_events
 from onefold.cli.demo.expected import Judge
+from onefold.cli.demo.verb import Verdict, _show
 
 COUNT = 20_000
 
@@ -90,6 +94,19 @@ def test_the_judge_sees_what_is_lost_doubled_or_wrong(
     found = judge.duckdb(target(judge, tmp_path, harm), "payments")
     assert (found.lost, found.duplicated) == (lost, duplicated)
     assert not found.is_right
+
+
+def test_a_demo_that_was_killed_too_seldom_proves_nothing() -> None:
+    counts = {"read": 10}
+    crash = Crash(1.0, 5, 1, 5, is_in_progress=True)
+    verdict = Verdict(1, 2, counts, counts, {}, (crash, crash), 1.0, 1.0)
+    assert verdict.is_right
+    seldom = replace(verdict, crashes=(crash,))
+    assert not seldom.is_right
+    assert seldom.as_json()["is_right"] is False
+    told = Console(record=True, width=120)
+    _show(told, seldom, None)
+    assert "less often than 2 times" in told.export_text()
 
 
 def test_the_judge_compares_a_parquet_data_set_as_well(judge: Judge, tmp_path: Path) -> None:

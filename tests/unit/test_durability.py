@@ -208,9 +208,53 @@ def test_a_data_set_syncs_rows_before_the_entry_and_the_entry_before_the_names(
     ]
 
 
+FULL, EXTRA = 2, 3
+
+
+def pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
 def test_a_commit_to_sqlite_waits_for_the_disk(tmp_path: Path) -> None:
     with SqliteSink(str(tmp_path / "target.sqlite"), "target")._connected() as connection:
-        assert connection.execute("PRAGMA synchronous").fetchone() == (3,), "EXTRA: the folder is synced as well"
+        assert pragma(connection, "synchronous") == EXTRA, "the folder is synced as well"
+        assert pragma(connection, "fullfsync") == 1, "on macOS fsync alone does not reach the platter"
+
+
+def test_a_record_of_the_journal_waits_for_the_disk(tmp_path: Path) -> None:
+    log = SqliteJournal(tmp_path, new_id="0" * 32)
+    assert (pragma(log._con, "synchronous"), pragma(log._con, "fullfsync")) == (FULL, 1)
+    log.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "done"),
+    [
+        (0, ["full"]),
+        (errno.ENOTSUP, ["full", "fsync"]),
+        (errno.EINVAL, ["full", "fsync"]),
+        (errno.ENOTTY, ["full", "fsync"]),
+        (errno.EIO, ["full", "EIO"]),
+    ],
+)
+def test_on_macos_fsync_stands_in_where_the_file_system_has_nothing_better(
+    code: int, done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def full(descriptor: int, what: int) -> None:
+        asked.append("full")
+        if code:
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("onefold.disk.sys.platform", "darwin")
+    monkeypatch.setattr("onefold.disk.fcntl.fcntl", full)
+    monkeypatch.setattr("onefold.disk.os.fsync", lambda _: asked.append("fsync"))
+    try:
+        disk.sync_file(0)
+    except OSError as error:
+        asked.append(errno.errorcode[error.errno or 0])
+    assert asked == done
 
 
 def test_an_error_of_an_open_file_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import onefold as of
 from onefold.engines.embedded import archive, sealing, snapshotting
-from onefold.engines.embedded.inline import InlineRun
+from onefold.engines.embedded.inline import InlineRun, ManualClock
 from onefold.errors import FileCorrupt
 from tests.unit.engine_bench import Bench, bench_of
 
@@ -105,6 +105,40 @@ def test_settled_payloads_go_by_age_and_by_bytes(bench: Bench, settings: dict[st
         let_settle(bench, run)
     assert payloads(bench) == kept
     run.drain()
+
+
+class WallLeaps(ManualClock):
+    """A wall clock that somebody sets, beside a time that passes evenly."""
+
+    leap_seconds = 0.0
+
+    def now(self) -> float:
+        """See Clock."""
+        return self.seconds + self.leap_seconds
+
+
+YEARS = 4e8
+
+
+@pytest.mark.parametrize("leaps", [(YEARS,), (-YEARS,), (YEARS, -YEARS), (-YEARS, YEARS)])
+def test_a_wall_clock_that_leaps_loses_nothing_that_is_not_delivered(bench: Bench, leaps: tuple[float, ...]) -> None:
+    clock = bench.clock = WallLeaps()
+    run = bench.open(bench.flow("a", "b", settle_every="1 second"))
+    for leap in leaps:
+        bench.feed(2)
+        while run.step():
+            pass
+        bench.memory("b").set_down(True)
+        bench.feed(3)
+        while run.step():
+            pass
+        clock.leap_seconds += leap
+        let_settle(bench, run)
+        bench.memory("b").set_down(False)
+        clock.advance(100)
+        run.pump()
+    run.drain()
+    assert bench.numbers("a") == bench.numbers("b") == list(range(5 * len(leaps)))
 
 
 def test_settled_payloads_go_by_count(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

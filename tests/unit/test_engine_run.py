@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 import pytest
 
 import onefold as of
-from onefold.engines.embedded.runner import Run, run, start
+from onefold import disk
+from onefold.connectors.memory.source import MemorySource
+from onefold.engines.embedded import runner
+from onefold.engines.embedded.runner import READ_AHEAD_EPOCHS, Run, run, start
 from onefold.errors import JournalLocked, OnefoldError, UserCodeError
 from tests.unit.engine_bench import Bench, bench_of
 
@@ -125,6 +129,101 @@ def test_a_full_spool_stops_reading_until_the_sink_is_back(bench: Bench, monkeyp
         bench.memory("b").set_down(False)
         assert running.wait(SOON * 2).is_complete
     assert bench.numbers("a") == bench.numbers("b") == list(range(400))
+
+
+class Queues:
+    """The queues between the threads, each with an event that is set when something did not fit in."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full: list[threading.Event] = []
+        full = self.full
+
+        class Watched(queue.Queue[Any]):
+            def __init__(self, size: int = 0) -> None:
+                super().__init__(size)
+                self.event = threading.Event()
+                if size == READ_AHEAD_EPOCHS:
+                    full.append(self.event)
+
+            def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+                try:
+                    super().put(item, block, timeout)
+                except queue.Full:
+                    self.event.set()
+                    raise
+
+        monkeypatch.setattr(runner.queue, "Queue", Watched)
+
+    def wait(self, number: int) -> None:
+        """Until that one has been full once more from now on."""
+        self.full[number].clear()
+        assert self.full[number].wait(SOON)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows each read of a memory source gave."""
+    done: list[int] = []
+    read = MemorySource.read
+
+    def counted(self: MemorySource, *args: Any) -> Any:
+        found = read(self, *args)
+        done.append(sum(batch.num_rows for batch in found.batches))
+        return found
+
+    monkeypatch.setattr(MemorySource, "read", counted)
+    return done
+
+
+TO_COMPUTE, COMPUTED = 0, 1
+COUNT = 50
+
+
+def test_slow_computing_stops_the_reader(bench: Bench, reads: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    go, is_in = threading.Event(), threading.Event()
+
+    def slowly(rows: Any) -> Any:
+        is_in.set()
+        assert go.wait(SOON)
+        return rows
+
+    flow = of.Flow("bench", epoch_rows=1)
+    rows = flow.read(bench.memory("in"), schema={"n": "BIGINT"}, name="in")
+    rows.map(slowly, schema={"n": "BIGINT"}).append(bench.memory("a"), name="a")
+    bench.feed(COUNT)
+    queues = Queues(monkeypatch)
+    with Run(flow.plan, bench.folder, until="drained") as running:
+        assert is_in.wait(SOON)
+        queues.wait(TO_COMPUTE)
+        assert sum(reads) <= READ_AHEAD_EPOCHS + 2, "one is computed, one is in the reader's hand, the others wait"
+        go.set()
+        running.wait(SOON)
+    assert bench.numbers("a") == list(range(COUNT))
+    assert sum(reads) == COUNT
+
+
+def test_slow_sealing_stops_computing_and_then_the_reader(
+    bench: Bench, reads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, is_in = threading.Event(), threading.Event()
+
+    def slowly(step: str, moment: str) -> None:
+        if (step, moment) == ("journal.seal", "before"):
+            is_in.set()
+            assert go.wait(SOON)
+
+    monkeypatch.setattr(disk, "observer", slowly)
+    bench.feed(COUNT)
+    queues = Queues(monkeypatch)
+    with Run(bench.flow("a").plan, bench.folder, until="drained") as running:
+        assert is_in.wait(SOON)
+        queues.wait(COMPUTED)
+        queues.wait(TO_COMPUTE)
+        most = 2 * READ_AHEAD_EPOCHS + 4
+        assert sum(reads) <= most, "one is sealed, three are in hands, the others wait"
+        go.set()
+        running.wait(SOON)
+    assert bench.numbers("a") == list(range(COUNT))
 
 
 def test_what_stops_the_flow_is_raised_by_wait(bench: Bench) -> None:

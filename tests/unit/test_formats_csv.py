@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from datetime import datetime
 from decimal import Decimal
 
 import pyarrow as pa
 import pytest
 
+import onefold as of
 from onefold.errors import BuildError, SchemaError, SourceError
 from onefold.formats import format_named, format_names
 from onefold.formats.csv import Csv
@@ -74,6 +77,38 @@ def test_a_header_in_another_order_is_an_error_that_shows_both() -> None:
     Csv().check_header(b"\xef\xbb\xbfid,name,amount,at", SCHEMA, where="a.csv")
     with pytest.raises(SourceError, match=r"(?s)header.*a\.csv.*name,id,amount,at.*id,name,amount,at"):
         Csv().check_header(b"name,id,amount,at", SCHEMA, where="a.csv")
+
+
+@pytest.mark.parametrize(("header", "advice"), [
+    (b"id;name;amount;at", 'of.csv(delimiter=";")'), (b"at\tamount\tname\tid", r'of.csv(delimiter="\t")'),
+    (b"'id'|'name'|'amount'|'at'", "of.csv(columns=["), (b"id,name,amount", "of.csv(columns=["),
+    (b"", "of.csv(columns=["),
+])  # fmt: skip
+def test_a_wrong_header_is_answered_by_what_would_read_it(header, advice) -> None:
+    with pytest.raises(SourceError) as wrong:
+        Csv().check_header(header, SCHEMA, where="a.csv")
+    assert advice in wrong.value.next_step
+
+
+def test_a_dialect_is_read_from_the_files_to_the_sink(tmp_path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"name;extra;id\n'x;y';1;1\n'O''Hara';2;2\n-;3;3\n\"q\";4;4\n'bad'x;5;5\n")
+    flow = of.Flow("sales")
+    sales = flow.read(
+        of.files(tmp_path / "*.csv", complete="rename"),
+        schema={"id": "BIGINT", "name": "VARCHAR"},
+        format=of.csv(delimiter=";", quote="'", null="-", columns=["name", "extra", "id"]),
+    )
+    sales.append(of.sqlite(str(tmp_path / "out.db")).table("sales"))
+    flow.run(state=tmp_path / "state")
+    with contextlib.closing(sqlite3.connect(tmp_path / "out.db")) as connection:
+        found = connection.execute("SELECT id, name FROM sales ORDER BY id").fetchall()
+    assert found == [(1, "x;y"), (2, "O'Hara"), (3, None), (4, '"q"')]
+
+
+def test_columns_may_be_any_sequence_but_no_text() -> None:
+    assert hash(of.csv(columns=["id"])) == hash(of.csv(columns=("id",)))
+    with pytest.raises(SchemaError):
+        of.csv(columns="id")
 
 
 def test_nested_columns_are_written_as_json_and_bytes_as_base64() -> None:

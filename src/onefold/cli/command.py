@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from onefold.cli.exits import exit_of
-from onefold.errors import BuildError, OnefoldError
+from onefold.errors import BuildError, OnefoldError, Unexpected
 from onefold.finding import find_flow
 from onefold.flow import Flow
 from onefold.plan import Plan
@@ -32,6 +33,7 @@ INTERRUPTED = 130
 """As shells give it for Ctrl-C."""
 
 _VERBOSE = "onefold.verbose"
+_RESULTS = "onefold.results"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,9 @@ def errors_to() -> Console:
 
 def print_json(value: Any) -> None:
     """One line of JSON on standard output, at once."""
-    click.echo(json.dumps(value, default=str, ensure_ascii=False))
+    context = click.get_current_context(silent=True)
+    out = None if context is None else context.meta.get(_RESULTS)
+    click.echo(json.dumps(value, default=str, ensure_ascii=False), file=out)
 
 
 class Verb(click.Command):
@@ -70,23 +74,40 @@ class Verb(click.Command):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a terminal that knows no ✓ shows a ? instead
         try:
-            return super().invoke(ctx)
+            with _results_alone(ctx) if ctx.params.get("as_json") else contextlib.nullcontext():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:
             raise
-        except (OnefoldError, OSError) as error:
-            told = error if isinstance(error, OnefoldError) else _told(error)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, programs get an object and people get no traceback
+            told = _told(error)
             report(told, as_json=bool(ctx.params.get("as_json")), with_traceback=is_verbose())
             ctx.exit(exit_of(told))
 
 
-def _told(error: OSError) -> OnefoldError:
-    """A file or folder that the operating system refuses, where nobody could say more about it."""
-    return OnefoldError(
-        f"{error.filename or 'A file'}: {error.strerror or error}.",
-        next_step="Check that it exists, is of the right kind, and that this user may read and write there.",
-    )
+@contextlib.contextmanager
+def _results_alone(ctx: click.Context) -> Iterator[None]:
+    """Meanwhile standard output is for `print_json`; what the flow itself prints goes to standard error."""
+    ctx.meta[_RESULTS] = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def _told(error: Exception) -> OnefoldError:
+    """The error itself, or what stands for one of which nobody could say more."""
+    if isinstance(error, OnefoldError):
+        return error
+    told: OnefoldError = Unexpected(found=f"{type(error).__name__}: {error}")
+    if isinstance(error, OSError):
+        told = OnefoldError(
+            f"{error.filename or 'A file'}: {error.strerror or error}.",
+            next_step="Check that it exists, is of the right kind, and that this user may read and write there.",
+        )
+    told.__cause__ = error
+    return told
 
 
 def report(error: OnefoldError, *, as_json: bool, with_traceback: bool = False) -> None:

@@ -26,7 +26,7 @@ def command(chosen: Chosen) -> None:
     findings = examine(chosen.plan, chosen.folder)
     code = _code(findings)
     if chosen.as_json:
-        found = [dict(vars(finding)) for finding in findings]
+        found = [_as_json(finding) for finding in findings]
         print_json({"flow": chosen.plan.flow, "exit_code": int(code), "findings": found})
     else:
         for finding in findings:
@@ -40,6 +40,11 @@ def _code(findings: list[CheckResult]) -> Exit:
     if any(what.startswith("guarantee") for what in failed):
         return Exit.REFUSED
     return Exit.FAILED if failed else Exit.OK
+
+
+def _as_json(finding: CheckResult) -> dict[str, str]:
+    """What is well needs no next step."""
+    return {**vars(finding), "next_step": "" if finding.status == "ok" else finding.next_step}
 
 
 def _of(finding: CheckResult) -> Text:

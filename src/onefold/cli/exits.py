@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from onefold.errors import Fenced, FlowNotFound, GuaranteeRefused, InvariantBroken, JournalLocked, StateError
+from onefold.errors import (
+    Fenced,
+    FlowNotFound,
+    GuaranteeRefused,
+    InvariantBroken,
+    JournalLocked,
+    StateError,
+    Unexpected,
+)
 
 __all__ = ["MEANINGS", "Exit", "exit_of"]
 
@@ -30,7 +38,7 @@ MEANINGS = {
     Exit.LOCKED: "another process runs this flow, or has taken it over",
     Exit.BEHIND: "ended, but a sink has not taken everything; run again, nothing is lost",
     Exit.STATE: "the state folder or a sink's token does not fit; a person must decide",
-    Exit.BUG: "a check of onefold itself failed; nothing more was written",
+    Exit.BUG: "a bug: a check of onefold failed, or an exception that nobody expected; nothing more was written",
 }
 """130 and 143 are a second Ctrl-C or SIGTERM: ended at once."""
 
@@ -42,7 +50,7 @@ def exit_of(error: BaseException) -> Exit:
         ((GuaranteeRefused,), Exit.REFUSED),
         ((JournalLocked, Fenced), Exit.LOCKED),
         ((StateError,), Exit.STATE),
-        ((InvariantBroken,), Exit.BUG),
+        ((InvariantBroken, Unexpected), Exit.BUG),
     ):
         if isinstance(error, kinds):
             return code

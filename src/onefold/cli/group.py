@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
@@ -28,7 +30,18 @@ VERBS: Mapping[str, tuple[str, str]] = {
 
 
 class Verbs(click.Group):
-    """Loads a verb's module on first use."""
+    """Loads a verb's module on first use; programs are told of a wrong command line as of any other error."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        """Run the command line and exit."""
+        given = list(sys.argv[1:] if args is None else args)
+        if "--json" not in given:
+            return super().main(args, *rest, **extra)
+        try:
+            ended = super().main(given, *rest, **{**extra, "standalone_mode": False})
+        except (click.ClickException, click.Abort) as error:
+            sys.exit(_told_as_json(error))
+        sys.exit(ended if isinstance(ended, int) else 0)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which people need them."""
@@ -58,6 +71,19 @@ class Verbs(click.Group):
         """The list of verbs, without importing any."""
         with formatter.section("Verbs"):
             formatter.write_dl([(verb, sentence) for verb, (_, sentence) in VERBS.items()])
+
+
+def _told_as_json(error: click.ClickException | click.Abort) -> int:
+    from onefold.cli.command import report
+    from onefold.errors import CommandInvalid
+
+    if isinstance(error, click.Abort):
+        report(CommandInvalid("It was not confirmed."), as_json=True)
+        return 1
+    context = getattr(error, "ctx", None)
+    path = "onefold" if context is None else context.command_path
+    report(CommandInvalid(error.format_message(), next_step=f"`{path} --help` tells the rest."), as_json=True)
+    return error.exit_code
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

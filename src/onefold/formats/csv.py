@@ -11,7 +11,7 @@ from __future__ import annotations
 import codecs
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ _BLOCK_ROWS = 50_000  # quoted records taken apart at a time in Python
 
 @dataclass(frozen=True)
 class Csv:
-    """Comma-separated values and their dialects.
+    """Comma-separated values and their dialects; `of.csv(…)`.
 
     Args:
         delimiter, quote: one character each. escape: the character that hides a quote or a delimiter; None: a quote
@@ -48,9 +48,13 @@ class Csv:
     escape: str | None = None
     header: bool = True
     null: str = ""
-    columns: tuple[str, ...] | None = None
+    columns: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.columns, str):
+            raise SchemaError("CSV needs its columns one by one.", found=repr(self.columns), expected='["id", …]')
+        if self.columns is not None:
+            object.__setattr__(self, "columns", tuple(self.columns))  # so that two that are equal hash alike
         for option in ("delimiter", "quote", "escape"):
             value = getattr(self, option)
             if value is None and option == "escape":
@@ -85,9 +89,18 @@ class Csv:
                 "The header is not that of the declared columns.",
                 found=self.delimiter.join(found[0]) if found else record[:200],
                 expected=self.delimiter.join(expected),
-                next_step="Declare the columns in the file's order, or give it with columns=(…).",
+                next_step=self._advice(record, expected),
                 file=where,
             )
+
+    def _advice(self, record: bytes, expected: Sequence[str]) -> str:
+        """What would make the header right: another delimiter, or the columns as they stand."""
+        for mark, shown in ((",", ","), (";", ";"), ("\t", "\\t"), ("|", "|")):
+            if mark not in (self.delimiter, self.quote, self.escape):
+                other = replace(self, delimiter=mark)._fields([record.decode("utf-8-sig", "replace")])
+                if other and len(other[0]) > 1 and set(expected) <= set(other[0]):
+                    return f'The file is delimited by {shown}: read it with format=of.csv(delimiter="{shown}").'
+        return "Declare the columns in the file's order, or name its own with format=of.csv(columns=[…])."
 
     def decode(self, payload: pa.Array | pa.ChunkedArray, schema: pa.Schema, *, is_lenient: bool) -> Decoded:
         """Decode each record. Wrong numbers of fields and broken quotes are "malformed", other values "misfit"."""

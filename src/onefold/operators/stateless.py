@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +17,19 @@ from onefold.operators.sql import Sql, identifier, identifiers
 from onefold.plan import ExplodeNode, MapNode, SelectNode, WhereNode
 
 __all__ = ["explode", "fused_query", "run_map"]
+
+
+_PANDAS_TYPES = {
+    pa.bool_(): "BooleanDtype",
+    pa.int8(): "Int8Dtype",
+    pa.int16(): "Int16Dtype",
+    pa.int32(): "Int32Dtype",
+    pa.int64(): "Int64Dtype",
+    pa.uint8(): "UInt8Dtype",
+    pa.uint16(): "UInt16Dtype",
+    pa.uint32(): "UInt32Dtype",
+    pa.uint64(): "UInt64Dtype",
+}
 
 
 def fused_query(nodes: Sequence[WhereNode | SelectNode]) -> str:
@@ -66,7 +81,7 @@ def explode(node: ExplodeNode, rows: pa.Table) -> pa.Table:
 
 
 def run_map(node: MapNode, rows: pa.Table) -> pa.Table:
-    """Calls the user's function on the batch. Raises UserCodeError when it raises or breaks its schema."""
+    """Call the user's function. Raises UserCodeError when it raises or breaks its schema, ExtraMissing."""
     if rows.num_rows == 0:
         return node.schema.empty_table()
     offered = _offer(node, rows)
@@ -94,17 +109,23 @@ def _line_of(function: Callable[..., Any], error: Exception) -> dict[str, object
 def _offer(node: MapNode, rows: pa.Table) -> Any:
     if node.batch == "arrow":
         return rows
-    if node.batch == "pandas":
-        try:
-            import pandas  # noqa: F401  (Arrow needs it)
-        except ImportError:
-            raise ExtraMissing("batch='pandas' needs pandas.", node=node.name, next_step="pip install pandas") from None
-        return rows.to_pandas(date_as_object=False)
     try:
-        import polars
+        library = importlib.import_module(node.batch)
     except ImportError:
-        raise ExtraMissing("batch='polars' needs polars.", node=node.name, next_step="pip install polars") from None
-    return polars.from_arrow(rows)
+        raise ExtraMissing(
+            f"batch='{node.batch}' needs {node.batch}.", node=node.name, next_step=f"pip install {node.batch}"
+        ) from None
+    if node.batch == "polars":
+        return library.from_arrow(rows)
+    return rows.to_pandas(date_as_object=False, types_mapper=partial(_exact_type, library))
+
+
+def _exact_type(pandas: Any, kind: pa.DataType) -> Any:
+    """pandas' own type that holds NULLs: beside one, numpy has integers as floats, which are others from 2^53 on."""
+    if pa.types.is_nested(kind):
+        return pandas.ArrowDtype(kind)
+    name = _PANDAS_TYPES.get(kind)
+    return getattr(pandas, name)() if name else None
 
 
 def _take_back(node: MapNode, result: Any) -> pa.Table:

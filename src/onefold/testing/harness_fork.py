@@ -24,6 +24,8 @@ class ForkServer:
 
     def __enter__(self) -> Self:
         quiet = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+        if sys.platform == "darwin":  # a forked child may neither start Objective-C classes nor wait for Accelerate
+            quiet |= {"OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES", "VECLIB_MAXIMUM_THREADS": "1"}
         environment = {**os.environ, **quiet, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
         command = [sys.executable, "-m", "onefold.testing.harness_server"]
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter, no shell

@@ -11,7 +11,7 @@ from typing import Any
 
 from onefold.clock import SystemClock
 from onefold.connectors.kafka.connection import Connection, TokenOf
-from onefold.connectors.kafka.library import bridge
+from onefold.connectors.kafka.library import bridge, client
 from onefold.connectors.kafka.refusal import Heard, Refusal, refusal_of
 from onefold.errors import OnefoldError, SinkRefused, SinkUnavailable, SourceRefused, SourceUnavailable
 
@@ -66,9 +66,7 @@ class Cluster:
     """
 
     def __init__(self, connection: Connection, error: type[SourceUnavailable | SinkUnavailable]) -> None:
-        from confluent_kafka import KafkaException
-        from confluent_kafka.admin import AdminClient
-
+        kafka = client()
         self._connection = connection
         self._error = error
         self._refused = SinkRefused if error is SinkUnavailable else SourceRefused
@@ -78,8 +76,8 @@ class Cluster:
         if connection.token is not None:
             told["oauth_cb"] = self._tokens(connection.token)
         try:
-            self._admin = AdminClient({**connection.settings(), **told})
-        except KafkaException as error_:
+            self._admin = kafka.admin.AdminClient({**connection.settings(), **told})
+        except kafka.KafkaException as error_:
             raise self.unavailable(error_) from None
 
     def topics(self, names: Sequence[str]) -> dict[str, Topic]:

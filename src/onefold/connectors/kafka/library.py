@@ -1,4 +1,4 @@
-"""Finds librdkafka and loads it, so that the bridge's names are known."""
+"""What comes with the extra `kafka`: the client, and librdkafka, loaded so that the bridge's names are known."""
 
 from __future__ import annotations
 
@@ -13,12 +13,21 @@ from typing import Any
 
 from onefold.errors import ExtraMissing
 
-__all__ = ["bridge"]
+__all__ = ["bridge", "client"]
 
 VARIABLE = "ONEFOLD_LIBRDKAFKA"
 """Names another shared library than the one inside the confluent-kafka package."""
 
 _SUFFIX = "dylib" if sys.platform == "darwin" else "so"
+
+
+def client() -> Any:
+    """The package confluent_kafka with its `admin`. Raises ExtraMissing."""
+    try:
+        importlib.import_module("confluent_kafka.admin")
+        return importlib.import_module("confluent_kafka")
+    except ImportError as error:
+        raise _missing() from error
 
 
 @cache
@@ -35,7 +44,7 @@ def bridge() -> Any:
 def _packaged() -> Path:
     found = importlib.util.find_spec("confluent_kafka")
     if found is None or found.origin is None:
-        raise ExtraMissing("Kafka needs confluent-kafka.", next_step="pip install 'onefold[kafka]'")
+        raise _missing()
     package = Path(found.origin).parent
     for folder in (package.parent / "confluent_kafka.libs", package / ".dylibs", package):
         for path in sorted(folder.glob(f"librdkafka*.{_SUFFIX}*")):
@@ -45,3 +54,7 @@ def _packaged() -> Path:
         where=package,
         next_step=f"Install its wheel, or name the shared library in {VARIABLE}.",
     )
+
+
+def _missing() -> ExtraMissing:
+    return ExtraMissing("Kafka needs confluent-kafka.", next_step="pip install 'onefold[kafka]'")

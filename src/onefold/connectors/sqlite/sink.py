@@ -156,6 +156,7 @@ class SqliteSink(SpooledSink):
         with contextlib.closing(connection):
             with self._nothing_written():
                 connection.execute("PRAGMA synchronous = EXTRA")
+                connection.execute("PRAGMA fullfsync = 1")  # macOS: fsync alone does not reach the platter (INV-9)
                 connection.execute(f"PRAGMA cache_size = -{CACHE_BYTES >> 10}")
             yield connection
 
