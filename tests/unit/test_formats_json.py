@@ -9,7 +9,7 @@ from unittest import mock
 import pyarrow as pa
 import pytest
 
-from onefold.errors import SchemaError
+from onefold.errors import ExtraMissing, SchemaError
 from onefold.formats import json as json_format
 from onefold.formats.json import JsonLines
 from onefold.formats.schema import to_schema
@@ -180,3 +180,16 @@ def test_column_names_with_quotes_and_keywords_are_columns_like_others() -> None
 def test_a_type_that_text_cannot_carry_is_refused_when_the_schema_is_used() -> None:
     with pytest.raises(SchemaError, match="duration"):
         JsonLines().decode(pa.array([b"{}"]), pa.schema([("v", pa.duration("s"))]), is_lenient=False)
+
+
+def test_a_duckdb_that_loses_digits_of_numbers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As 2.0.1 does: 12.30 would be "12.3", and a DECIMAL(18,2) of 16 digits would lose its cents."""
+    rounded = pa.table({"a": ["1.1"], "b": ["1234567890123456.8"]})
+    monkeypatch.setattr(json_format, "query", lambda sql, **tables: rounded)
+    json_format.demand_digits.cache_clear()
+    with pytest.raises(ExtraMissing, match="loses digits") as refused:
+        JsonLines()
+    assert "duckdb==2.0.0" in refused.value.next_step
+    monkeypatch.undo()
+    json_format.demand_digits.cache_clear()
+    JsonLines()

@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from onefold.formats.duck import in_order, literal, row_numbers, run
+from onefold.errors import ExtraMissing
+from onefold.formats.duck import in_order, literal, query, row_numbers, run
 from onefold.formats.exact import Converter, Unfit, converter, is_deep, parse_json
 from onefold.formats.fast import typed_text
 from onefold.formats.lines import MAX_RECORD_BYTES, Records, split_records
@@ -44,11 +45,15 @@ _GUARDED_BATCHES = 64  # after a malformed row, how many batches are validated f
 
 
 class JsonLines:
-    """One JSON object per binary value (newline-delimited JSON when it comes from a file)."""
+    """One JSON object per binary value (newline-delimited JSON when it comes from a file).
+
+    Raises ExtraMissing when the DuckDB that is installed loses digits of numbers.
+    """
 
     has_header = False
 
     def __init__(self) -> None:
+        demand_digits()
         self._guarded_batches = 0  # a hint for speed; threads may race on it without harm
 
     @property
@@ -175,6 +180,22 @@ def _decode_swift(plan: _Plan, text: pa.ChunkedArray) -> Part | None:
         return None
     rows = cast_texts([found.column(f"c{place}") for place in range(len(plan.schema))], plan.schema)
     return None if rows is None else Part(np.arange(len(text)), rows)
+
+
+@lru_cache(maxsize=1)
+def demand_digits() -> None:
+    """Raise ExtraMissing unless this DuckDB gives numbers as they are written: 2.0.1 takes them through a double."""
+    probe = pa.table({"v": ['{"a": 1.10, "b": 1234567890123456.78}']})
+    found = query(
+        f"SELECT e.a AS a, e.b AS b FROM (SELECT {_reading(['a', 'b'], ['VARCHAR', 'VARCHAR'])} AS e FROM t)", t=probe
+    )
+    if found.to_pylist() != [{"a": "1.10", "b": "1234567890123456.78"}]:
+        raise ExtraMissing(
+            "JSON cannot be read exactly by the DuckDB that is installed: it loses digits of numbers.",
+            found=f"duckdb {duckdb.__version__}",
+            expected="duckdb 2.0.0",
+            next_step='pip install "duckdb==2.0.0"',
+        )
 
 
 def _reading(names: Sequence[str], types: Sequence[str]) -> str:
