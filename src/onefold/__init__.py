@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onefold.connectors.console import console as console
     from onefold.connectors.duckdb import DuckdbFile as duckdb  # noqa: N813 - what it makes is a connection
     from onefold.connectors.files import files as files
+    from onefold.connectors.iceberg import iceberg as iceberg
     from onefold.connectors.kafka import kafka as kafka
     from onefold.connectors.memory import memory as memory
     from onefold.connectors.mysql import mysql as mysql
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CommitClass", "Flow", "Guarantee", "OnefoldError", "Stream", "avro", "console", "csv", "duckdb", "files",
-    "json_schema", "kafka", "memory", "mysql", "postgres", "protobuf", "schema_registry", "sqlite", "testing",
+    "iceberg", "json_schema", "kafka", "memory", "mysql", "postgres", "protobuf", "schema_registry", "sqlite",
+    "testing",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
@@ -47,6 +49,7 @@ _CONNECTIONS = {
     "console": ("onefold.connectors.console", "console"),
     "duckdb": ("onefold.connectors.duckdb", "DuckdbFile"),
     "files": ("onefold.connectors.files", "files"),
+    "iceberg": ("onefold.connectors.iceberg", "iceberg"),
     "kafka": ("onefold.connectors.kafka", "kafka"),
     "memory": ("onefold.connectors.memory", "memory"),
     "mysql": ("onefold.connectors.mysql", "mysql"),

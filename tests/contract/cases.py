@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import gzip
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +16,7 @@ import zstandard
 
 from onefold.connectors.duckdb import DuckdbFile
 from onefold.connectors.files import files
+from onefold.connectors.iceberg import IcebergTable, iceberg
 from onefold.connectors.memory import memory
 from onefold.connectors.sqlite import SqliteFile
 from onefold.testing.contracts import SinkCase, SourceCase
@@ -21,9 +24,18 @@ from onefold.testing.contracts import SinkCase, SourceCase
 
 def _block(folder: Path, table: str) -> None:
     """Where the target would be there is something else."""
-    for name in ("target.duckdb", "target.sqlite"):
+    for name in ("target.duckdb", "target.sqlite", "catalog.sqlite"):
         (folder / name).mkdir()
     (folder / "lake").write_text("a file, no folder")
+
+
+def _iceberg(folder: Path, table: str, **options: Any) -> IcebergTable:
+    catalog = {
+        "type": "sql",
+        "uri": f"sqlite:///{folder / 'catalog.sqlite'}",
+        "warehouse": f"file://{folder}/warehouse",
+    }
+    return iceberg(("contract", table), catalog, **options)
 
 
 SINKS = [
@@ -54,6 +66,12 @@ SINKS = [
             mode, key
         ),
         make_unavailable=_block,
+    ),
+    SinkCase(
+        "iceberg",
+        lambda folder, table, mode, key: _iceberg(folder, table).as_sink(mode, key),
+        make_unavailable=_block,
+        fences=True,
     ),
 ]
 
@@ -130,6 +148,26 @@ def _lose_sqlite(folder: Path) -> None:
     connection.close()
 
 
+def _iceberg_input(folder: Path) -> IcebergTable:
+    return _iceberg(folder, "input")
+
+
+def _feed_iceberg(folder: Path, numbers: Sequence[int]) -> None:
+    endpoint = _iceberg_input(folder)
+    catalog = endpoint.catalog.connect()
+    catalog.create_namespace_if_not_exists("contract")
+    table = catalog.create_table_if_not_exists(endpoint.names, pa.schema([("n", pa.int64()), ("text", pa.string())]))
+    half = len(numbers) // 2
+    for part in (numbers[:half], numbers[half:]) if numbers else ():
+        table.append(pa.table({"n": pa.array(part, pa.int64()), "text": ["x" * 20] * len(part)}))
+
+
+def _lose_iceberg(folder: Path) -> None:
+    table = _iceberg_input(folder).catalog.connect().load_table(_iceberg_input(folder).names)
+    table.append(pa.table({"n": pa.array([99], pa.int64()), "text": ["x"]}))
+    table.maintenance.expire_snapshots().older_than(dt.datetime(2100, 1, 1, tzinfo=dt.UTC)).commit()
+
+
 def _lose_files(folder: Path) -> None:
     for path in folder.glob("part-*"):
         path.unlink()
@@ -192,6 +230,14 @@ SOURCES = [
         _feed_sqlite,
         _numbers_in_rows,
         _lose_sqlite,
+        lambda folder: None,
+    ),
+    SourceCase(
+        "iceberg",
+        lambda folder: _iceberg_input(folder).as_source(None),
+        _feed_iceberg,
+        _numbers_in_rows,
+        _lose_iceberg,
         lambda folder: None,
     ),
 ]

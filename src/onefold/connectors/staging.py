@@ -23,7 +23,7 @@ from onefold.disk import durable_step, make_folder, sync_folder, write_synced
 from onefold.errors import FileCorrupt
 from onefold.types import Binding, EpochNumber, Handle, Incarnation, SealId
 
-__all__ = ["FOLDER", "Staged", "StagingArea", "encoded"]
+__all__ = ["FOLDER", "Staged", "StagingArea", "encoded", "epoch_of"]
 
 FOLDER = "onefold"
 """Below the table's folder. No leading underscore: what vacuums tables must see files that a compaction replaced."""
@@ -140,6 +140,12 @@ def encoded(table: pa.Table, **options: Any) -> tuple[pa.Buffer, pq.FileMetaData
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, metadata_collector=collected, **options)
     return sink.getvalue(), collected[0]
+
+
+def epoch_of(path: str) -> EpochNumber | None:
+    """The epoch of a staged file; None of another file."""
+    handle = _handle_of(path)
+    return None if handle is None else handle.epoch
 
 
 def _plain(text: str) -> str:
