@@ -123,6 +123,21 @@ def test_a_slot_that_is_gone_is_never_silently_made_anew(world: World) -> None:
     assert brief(world.drain(world.open(), place)[0], "id") == [("upsert", 4)]
 
 
+def test_a_slot_that_goes_before_anything_was_read_is_not_made_anew_either(world: World) -> None:
+    """In one process: the beginning was told, and nothing of it remembered by `open`."""
+    world.do("CREATE TABLE t (id int PRIMARY KEY)")
+    source = world.open(snapshot=False)
+    _, place = world.drain(source)
+    assert place == {}
+    assert world.remembered
+    source.read(PARTITION, {}, AMPLE, 0.0)
+    drop_slot(world.slot)
+    world.do("INSERT INTO t VALUES (1)")
+    with pytest.raises(InputLost, match="slot is gone"):
+        for _ in range(20):
+            source.read(PARTITION, {}, AMPLE, 0.2)
+
+
 def test_a_loss_that_is_accepted_begins_anew(world: World, tmp_path: Path) -> None:
     """As `onefold recover --skip-lost` does it."""
     from onefold.engines.embedded.losses import find_losses, skip_losses

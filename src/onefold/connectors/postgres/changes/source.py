@@ -79,6 +79,7 @@ class ChangesSource:
         self._declared: pa.Schema | None = None
         self._meta: tuple[str, ...] = ()
         self._known: list[Mapping[str, Any]] = []
+        self._told: list[Mapping[str, Any]] = []
         self._is_told = False
         self._tables: tuple[SeenTable, ...] = ()
         self._rows: RowsToArrow | None = None
@@ -152,6 +153,7 @@ class ChangesSource:
         """
         self.close()
         self._known = remembered.to_pylist() if remembered is not None else []
+        self._told = []
         self._is_told = self._has_read = self._is_cut = False
         self._lost_at = 0.0
         self._settled = Place()
@@ -264,7 +266,7 @@ class ChangesSource:
             Place.of(start),
             self._called,
             what=what,
-            known=self._known,
+            known=[*self._known, *self._told],
             is_read_whole=self._wanted.snapshot,
         )
         self._confirmed = found.confirmed
@@ -340,7 +342,9 @@ class ChangesSource:
         if self._is_told and not is_moving:
             return None
         self._is_told = True
-        return memory_of(start, self._called, self._what, system)
+        remembered = memory_of(start, self._called, self._what, system)
+        self._told = remembered.to_pylist()
+        return remembered
 
     def _confirm(self) -> None:
         """Tell the server what is settled, if that is new. The caller holds the lock.
