@@ -236,6 +236,31 @@ def test_a_large_value_that_is_missing_stops_the_flow_and_is_never_null(world: W
     assert brief(rows, "id") == [("delete", 2)]
 
 
+def test_an_update_of_a_row_whose_key_is_kept_out_of_line_has_its_key(world: World) -> None:
+    """The log then has the key in the old row alone."""
+    world.do("CREATE TABLE t (n int, id text PRIMARY KEY)", "ALTER TABLE t ALTER id SET STORAGE EXTERNAL")
+    world.do("INSERT INTO t SELECT 1, string_agg(md5(g::text), '') FROM generate_series(1, 70) g")
+    source = world.open()
+    first, place = world.drain(source)
+    world.do("UPDATE t SET n = 2")
+    rows, _ = world.drain(source, place)
+    assert brief(rows, "id", "n") == [("upsert", first[0]["id"], 2)]
+    assert len(first[0]["id"]) == 2240
+
+
+def test_a_large_value_that_is_missing_beside_a_large_key_is_told(world: World) -> None:
+    world.do("CREATE TABLE t (big text, n int, id text PRIMARY KEY)")
+    world.do("ALTER TABLE t ALTER id SET STORAGE EXTERNAL, ALTER big SET STORAGE EXTERNAL")
+    key = "SELECT string_agg(md5(g::text), '') FROM generate_series(1, 70) g"
+    world.do(f"INSERT INTO t VALUES ({LARGE}, 1, ({key}))")
+    source = world.open(unchanged="stop")
+    first, place = world.drain(source)
+    world.do("UPDATE t SET n = 2")
+    with pytest.raises(InputLost, match="did not change the large value of column big") as lost:
+        world.drain(source, place)
+    assert first[0]["id"] in str(lost.value.found)
+
+
 # ------------------------------------------------------------------------------------------------ truncate, and schemas
 
 

@@ -307,4 +307,4 @@ class Cursor:
 
 
 def _texts(key: tuple[Any, ...]) -> tuple[str, ...]:
-    return tuple("" if each is None else each.decode("utf8", "replace") for each in key)
+    return tuple(each.decode("utf8", "replace") if isinstance(each, bytes) else "" for each in key)
