@@ -14,6 +14,7 @@ import pytest
 import onefold as of
 from onefold.connectors.postgres.changes import cursor as cursors
 from onefold.connectors.postgres.changes import slot as slots
+from onefold.connectors.postgres.changes import watch
 from onefold.connectors.postgres.changes.snapshot import Piece
 from onefold.errors import (
     InputLost,
@@ -398,6 +399,25 @@ def test_a_transaction_that_is_open_when_reading_goes_on_is_not_missed(
         writer.commit()
     rows, _ = world.drain(source, read.next)
     assert [row["id"] for row in rows if row["_xid"] is None] == [2, 3, 5]
+
+
+def test_a_first_reading_that_is_held_up_says_by_whom_and_ends(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.do("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    world.open().read(PARTITION, {}, Limit(1, 1), 0.0)
+    monkeypatch.setattr(watch, "WORD_SECONDS", 0.0)
+    with psycopg.connect(world.url, application_name="a batch") as writer:
+        writer.execute("SELECT pg_current_xact_id()")
+        source = world.open()
+        source.read(PARTITION, {}, AMPLE, 0.1)
+        assert "a batch" in caplog.text
+        source.read(PARTITION, {}, AMPLE, 0.1)
+        monkeypatch.setattr(watch, "HELD_SECONDS", 0.0)
+        with pytest.raises(SourceUnavailable, match="the first reading goes on when") as held:
+            source.read(PARTITION, {}, AMPLE, 0.1)
+    assert "a batch" in str(held.value.found)
+    assert brief(world.drain(source)[0], "id") == [("upsert", 1)]
 
 
 def test_a_new_flow_begins_when_older_transactions_have_ended(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
