@@ -259,7 +259,7 @@ class EpochCore:
             draft.staged.add(event.sink)
         return [] if draft.waiting else self._seal()
 
-    def _prepare_failed(self, sink: str, error: OnefoldError) -> list[Step]:
+    def _prepare_failed(self, sink: str, error: Exception) -> list[Step]:
         draft = self._open_draft()
         check(sink in draft.waiting, "a sink prepares once", sink=sink, epoch=draft.epoch)
         aborts: list[Step] = [AbortHandle(name, None, draft.seal) for name in draft.rows] if self._is_together else []

@@ -69,6 +69,19 @@ def test_when_one_cannot_prepare_nobody_sees_the_epoch(bench: Bench) -> None:
     assert bench.numbers("a") == bench.numbers("b") == [0, 1, 2, 3]
 
 
+def test_an_error_that_nobody_foresaw_leaves_nothing_prepared_either(bench: Bench) -> None:
+    class Breaks(MemorySink):
+        def prepare(self, epoch: EpochHead, batches: Iterable[pa.RecordBatch]) -> Receipt:
+            if epoch.number >= 3:
+                raise ValueError("a value that cannot be encoded")
+            return super().prepare(epoch, batches)
+
+    bench.feed(4)
+    run_into(bench, Breaks, ValueError)
+    assert bench.numbers("a") == bench.numbers("b") == [0, 1]
+    assert staged(bench, "a") == 0
+
+
 def test_when_one_cannot_prepare_those_after_it_are_not_asked(bench: Bench) -> None:
     """What they staged would be there after their handles of the epoch were aborted."""
     bench.feed(4)

@@ -92,7 +92,7 @@ class SealingLane:
                 return
             head = EpochHead(step.epoch, step.seal, step.move, step.sinks)
             receipt = sink.prepare(head, rows.to_batches())
-        except OnefoldError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, what others have prepared is to be forgotten
             draft.has_failed = True
             self._note("prepare", sink=step.sink, epoch=step.epoch, result="failed")
             self._post(PrepareFailed(step.sink, error))
