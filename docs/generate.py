@@ -105,7 +105,8 @@ MEANINGS = {
     "keep_settled_bytes": "and how many bytes of them",
     "fence_every_seconds": "how often a sink that got no rows is sent its token alone",
     "settle_every_seconds": "how often sources are told what has taken effect for good",
-    "max_dead": "the share of rows that may become dead letters before the flow stops; 1.0: all",
+    "max_dead": "the share of rows that may become dead letters before the flow stops; "
+    "unless said, a sink that refuses every row of an epoch of 100 or more stops it too",
     "snapshot_every_bytes": "changes of state between two snapshots",
 }
 
@@ -155,7 +156,7 @@ def _shown(field: Field[Any]) -> str:
         return f"{field.default >> 20} MiB"
     if field.name.endswith("_seconds"):
         return f"{field.default:g} s"
-    return f"{field.default:,}"
+    return "all" if field.default is None else f"{field.default:,}"
 
 
 PAGES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,6 +40,9 @@ from onefold.types import Guarantee, Receipt, Token
 __all__ = ["SinkLanes"]
 
 LOG = logging.getLogger("onefold")
+
+ABORT_PAUSES = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds between attempts to forget what was prepared, while the sink does not answer."""
 
 
 class SinkLanes:
@@ -141,12 +145,28 @@ class SinkLanes:
         """
         sink = self.opened.outputs[step.sink].sink
         if isinstance(sink, TwoPhase):
-            handles = [step.handle] if step.handle else [h for h in sink.handles() if h.seal == step.seal]
-            for handle in handles:
-                sink.abort(handle)
-                self._note("abort", sink=step.sink, epoch=handle.epoch)
+            for pause in (*ABORT_PAUSES, None):
+                try:
+                    self._abort(sink, step)
+                    break
+                except (SinkUnavailable, OutcomeUnknown) as error:
+                    if pause is None:
+                        raise SinkUnavailable(
+                            f"What an unfinished epoch had prepared in sink {step.sink} could not be forgotten.",
+                            found=error.found,
+                            next_step="Run again when it answers: the run finds it and forgets it. Until then it keeps "
+                            "its locks.",
+                            sink=step.sink,
+                        ) from error
+                    threading.Event().wait(pause)
         if step.handle:
             self._post(HandleAborted(step.sink))
+
+    def _abort(self, sink: TwoPhase, step: AbortHandle) -> None:
+        handles = [step.handle] if step.handle else [h for h in sink.handles() if h.seal == step.seal]
+        for handle in handles:
+            sink.abort(handle)
+            self._note("abort", sink=step.sink, epoch=handle.epoch)
 
     def _note_commit(self, step: CommitSink, event: Event) -> None:
         results = {"Committed": "ok", "CommitRefused": "refused", "CommitFailed": "unavailable"}
