@@ -18,7 +18,7 @@ from onefold.connectors import preparing
 from onefold.connectors.postgres.sink import PostgresSink
 from onefold.engines.embedded import deliveries
 from onefold.epoch import EpochCore
-from onefold.errors import RowsRefused, SinkRefused, SinkUnavailable, StateUnknown
+from onefold.errors import RowsRefused, SinkChanged, SinkRefused, SinkUnavailable, StateUnknown
 from onefold.types import Handle
 from tests.services import postgres_flows as flows
 
@@ -254,6 +254,33 @@ def test_a_server_that_is_away_while_leftovers_are_forgotten_is_asked_again(
     failures.clear()
     carry(tmp_path)
     assert (ids(sql, "every"), prepared(sql)) == ([1, 2], [])
+
+
+def test_a_sink_may_not_leave_while_something_may_be_prepared_in_it(
+    tmp_path: Path, sql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would ask it again, and what it keeps would stay locked."""
+
+    def flow(target: Any) -> of.Flow:
+        flow = of.Flow("shared", commit="together")
+        stream = flow.read(of.files(str(tmp_path / "in" / "*.jsonl")), schema={"id": "BIGINT"}, name="in")
+        stream.append(target, name="out")
+        return flow
+
+    feed(tmp_path, "a.jsonl", 1)
+    before, after = flow(flows.table(tmp_path, "former")), flow(of.files(str(tmp_path / "lake")))
+    before.run(state=tmp_path / "state")
+    feed(tmp_path, "b.jsonl", 2)
+    with monkeypatch.context() as patch:
+        observe(patch, "journal.seal", "before", 1, die)
+        with pytest.raises(Died):
+            before.run(state=tmp_path / "state")
+    assert len(prepared(sql)) == 1
+    with pytest.raises(SinkChanged, match="may have been prepared"):
+        after.run(state=tmp_path / "state")
+    before.run(state=tmp_path / "state", until="drained")
+    assert (ids(sql, "former"), prepared(sql)) == ([1, 2], [])
+    after.run(state=tmp_path / "state", until="drained")
 
 
 # ------------------------------------------------------------------------------------------ INV-10: whose is a handle

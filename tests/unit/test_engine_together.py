@@ -12,7 +12,8 @@ import pytest
 
 from onefold.connectors.memory.sink import MemorySink
 from onefold.engines.embedded.inline import InlineRun
-from onefold.errors import OnefoldError, SinkForked, SinkUnavailable, StateUnknown
+from onefold.engines.embedded.runner import run
+from onefold.errors import OnefoldError, SinkChanged, SinkForked, SinkUnavailable, StateUnknown
 from onefold.types import EpochHead, Receipt, SealId
 from tests.unit.engine_bench import Bench, bench_of, with_sinks
 
@@ -80,6 +81,29 @@ def test_an_error_that_nobody_foresaw_leaves_nothing_prepared_either(bench: Benc
     run_into(bench, Breaks, ValueError)
     assert bench.numbers("a") == bench.numbers("b") == [0, 1]
     assert staged(bench, "a") == 0
+
+
+def test_a_sink_that_cannot_prepare_may_leave_the_flow(bench: Bench) -> None:
+    """What the others had prepared is forgotten, so nothing keeps anybody."""
+    bench.feed(2)
+    bench.run(bench.flow("a", "b", commit="together"))
+    bench.feed(1)
+    plan = with_sinks(bench.flow("a", "b", commit="together").plan, {"b": Refuses(bench.memory("b").name)})
+    with pytest.raises(SinkUnavailable):
+        run(plan, bench.folder, until="drained")
+    bench.run(bench.flow("a", commit="together"))
+    assert (len(bench.numbers("a")), len(bench.numbers("b"))) == (3, 2)
+
+
+def test_a_sink_may_not_leave_while_something_may_be_prepared_in_it(bench: Bench) -> None:
+    bench.feed(2)
+    bench.run(bench.flow("a", "b", commit="together"))
+    bench.feed(1)
+    run_into(bench, Dies, KeyboardInterrupt)
+    with pytest.raises(SinkChanged, match="may have been prepared"):
+        bench.run(bench.flow("a", commit="together"))
+    bench.run(bench.flow("a", "b", commit="together"))
+    bench.run(bench.flow("a", commit="together"))
 
 
 def test_when_one_cannot_prepare_those_after_it_are_not_asked(bench: Bench) -> None:

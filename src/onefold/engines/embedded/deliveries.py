@@ -50,6 +50,8 @@ class SinkLanes:
 
     def __init__(self, opened: OpenedFlow, *, post: Callable[[Event], None], note: Note) -> None:
         self.opened = opened
+        self.has_failed_to_abort = False
+        """Whether a handle could not be removed."""
         self._post = post
         self._note = note
         self._bindings = {
@@ -145,28 +147,32 @@ class SinkLanes:
         """
         sink = self.opened.outputs[step.sink].sink
         if isinstance(sink, TwoPhase):
-            for pause in (*ABORT_PAUSES, None):
-                try:
-                    self._abort(sink, step)
-                    break
-                except (SinkUnavailable, OutcomeUnknown) as error:
-                    if pause is None:
-                        raise SinkUnavailable(
-                            f"What an unfinished epoch had prepared in sink {step.sink} could not be forgotten.",
-                            found=error.found,
-                            next_step="Run again when it answers: the run finds it and forgets it. Until then it keeps "
-                            "its locks.",
-                            sink=step.sink,
-                        ) from error
-                    threading.Event().wait(pause)
+            try:
+                self._abort(sink, step)
+            except BaseException:
+                self.has_failed_to_abort = True
+                raise
         if step.handle:
             self._post(HandleAborted(step.sink))
 
     def _abort(self, sink: TwoPhase, step: AbortHandle) -> None:
-        handles = [step.handle] if step.handle else [h for h in sink.handles() if h.seal == step.seal]
-        for handle in handles:
-            sink.abort(handle)
-            self._note("abort", sink=step.sink, epoch=handle.epoch)
+        """Again and again while the sink does not answer, within ABORT_PAUSES."""
+        for pause in (*ABORT_PAUSES, None):
+            try:
+                handles = [step.handle] if step.handle else [h for h in sink.handles() if h.seal == step.seal]
+                for handle in handles:
+                    sink.abort(handle)
+                    self._note("abort", sink=step.sink, epoch=handle.epoch)
+                return
+            except (SinkUnavailable, OutcomeUnknown) as error:
+                if pause is None:
+                    raise SinkUnavailable(
+                        f"What an unfinished epoch had prepared in sink {step.sink} could not be forgotten.",
+                        found=error.found,
+                        next_step="Run again when it answers: the run forgets it. It keeps its locks until then.",
+                        sink=step.sink,
+                    ) from error
+                threading.Event().wait(pause)
 
     def _note_commit(self, step: CommitSink, event: Event) -> None:
         results = {"Committed": "ok", "CommitRefused": "refused", "CommitFailed": "unavailable"}
