@@ -109,7 +109,7 @@ MEANINGS = {
     "fence_every_seconds": "how often a sink that got no rows is sent its token alone",
     "settle_every_seconds": "how often sources are told what has taken effect for good",
     "max_dead": "the share of a run's rows that may become dead letters before the flow stops, from its 100th row on; "
-    "1.0: all",
+    "unless said, a sink that refuses every row of an epoch of 100 or more stops it too",
     "snapshot_every_bytes": "changes of state between two snapshots",
 }
 
@@ -159,7 +159,7 @@ def _shown(field: Field[Any]) -> str:
         return f"{field.default >> 20} MiB"
     if field.name.endswith("_seconds"):
         return f"{field.default:g} s"
-    return f"{field.default:,}"
+    return "all" if field.default is None else f"{field.default:,}"
 
 
 PAGES = {

@@ -108,7 +108,7 @@ class EpochCore:
         self._draft: _Draft | None = None
         self._orphans: dict[str, tuple[Handle, ...]] = {}
         self._aborts_awaited = 0
-        self._orphans_are_gone = False
+        self.orphans_are_gone = False
         self._settling: EpochNumber | None = None
         self._ending: Literal["no", "drain", "stop", "said"] = "no"
         self._is_halted = False
@@ -122,7 +122,7 @@ class EpochCore:
             return False
         if not self._is_together:
             return all(course.was_answered for course in self.courses.values())
-        return self._orphans_are_gone and all(
+        return self.orphans_are_gone and all(
             course.is_waiting and not self.chain.has_rows(name, course.cursor, self.chain.head)
             for name, course in self.courses.items()
         )
@@ -141,7 +141,7 @@ class EpochCore:
         """The first steps: open every sink."""
         steps = [step for course in self.courses.values() for step in course.open()]
         if not self.courses:
-            self._orphans_are_gone = True
+            self.orphans_are_gone = True
         return steps
 
     def on(self, event: Event) -> list[Step]:
@@ -259,7 +259,7 @@ class EpochCore:
             draft.staged.add(event.sink)
         return [] if draft.waiting else self._seal()
 
-    def _prepare_failed(self, sink: str, error: OnefoldError) -> list[Step]:
+    def _prepare_failed(self, sink: str, error: Exception) -> list[Step]:
         draft = self._open_draft()
         check(sink in draft.waiting, "a sink prepares once", sink=sink, epoch=draft.epoch)
         aborts: list[Step] = [AbortHandle(name, None, draft.seal) for name in draft.rows] if self._is_together else []
@@ -318,7 +318,7 @@ class EpochCore:
 
     def _abort_orphans(self) -> list[Step]:
         """INV-10: not before every sink has been opened and every token compared."""
-        if self._orphans_are_gone:
+        if self.orphans_are_gone:
             return []
         if self._aborts_awaited:
             return []
@@ -327,7 +327,7 @@ class EpochCore:
         orphans = [(sink, handle) for sink, handles in self._orphans.items() for handle in handles]
         self._orphans = dict.fromkeys(self._orphans, ())
         if not orphans:
-            self._orphans_are_gone = True
+            self.orphans_are_gone = True
             return []
         if not self._may_abort:
             return self._refuse_copy(orphans)
@@ -336,7 +336,7 @@ class EpochCore:
 
     def _refuse_copy(self, orphans: Iterable[tuple[str, Handle]]) -> list[Step]:
         if not self._is_together:  # staged files lie there and hurt nobody
-            self._orphans_are_gone = True
+            self.orphans_are_gone = True
             return []
         return [
             Halt(

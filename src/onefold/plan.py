@@ -215,7 +215,8 @@ class Settings:
     """How a flow is run. Sizes in bytes, times in seconds; all have working defaults.
 
     keep_settled_seconds, keep_settled_bytes: how long payloads of settled epochs stay, so that a restored sink can
-    be given them again. max_dead: the share of rows of an epoch's reads that may become dead letters (1.0: all).
+    be given them again. max_dead: the share of rows of an epoch's reads that may become dead letters (1.0: all; None:
+    all, but not every row of a long epoch that a sink was offered).
     """
 
     epoch_bytes: int = 48 << 20
@@ -227,7 +228,7 @@ class Settings:
     keep_settled_bytes: int = 256 << 20
     fence_every_seconds: float = 10.0
     settle_every_seconds: float = 1.0
-    max_dead: float = 1.0
+    max_dead: float | None = None
     snapshot_every_bytes: int = 256 << 20
 
 

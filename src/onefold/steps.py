@@ -69,7 +69,7 @@ class PrepareFailed:
     """The sink's rows could not be prepared; what is left of them is not visible."""
 
     sink: str
-    error: OnefoldError
+    error: Exception
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,7 @@ class Drained:
 class Halt:
     """The instance must stop at once: going on could duplicate or lose."""
 
-    error: OnefoldError
+    error: Exception
 
 
 Step: TypeAlias = (

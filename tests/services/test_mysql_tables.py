@@ -260,6 +260,20 @@ def test_what_the_table_cannot_keep_is_refused_before_it_is_sealed(
     assert sql("SELECT count(*) FROM target") == [(0,)]
 
 
+def test_a_time_at_the_end_of_its_day_is_refused_before_it_is_sealed(tmp_path: Path, sql: Sql) -> None:
+    """DuckDB has 24:00, which Arrow does not write as a text."""
+    feed(tmp_path, "a.jsonl", {"x": "24:00:00"})
+    sql("CREATE TABLE target (x time(6))")
+    flow = of.Flow("times")
+    stream = flow.read(of.files(str(tmp_path / "in" / "*.jsonl")), schema={"x": "VARCHAR"}, name="in")
+    stream.select(x="CAST(x AS TIME)").append(
+        flows.database(tmp_path).table("target", database=flows.database_of(tmp_path))
+    )
+    with pytest.raises(RowsRefused, match="cannot keep a time"):
+        flow.run(state=tmp_path / "state", until="drained")
+    assert flow.status(state=tmp_path / "state").epoch == 0
+
+
 @pytest.mark.parametrize(
     ("column", "value"), [("x text CHARACTER SET latin1", "日"), ("x text CHARACTER SET utf8mb3", "\U0001f600")]
 )

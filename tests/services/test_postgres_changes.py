@@ -14,6 +14,7 @@ import pytest
 import onefold as of
 from onefold.connectors.postgres.changes import cursor as cursors
 from onefold.connectors.postgres.changes import slot as slots
+from onefold.connectors.postgres.changes import watch
 from onefold.connectors.postgres.changes.snapshot import Piece
 from onefold.errors import (
     InputLost,
@@ -236,6 +237,31 @@ def test_a_large_value_that_is_missing_stops_the_flow_and_is_never_null(world: W
     assert brief(rows, "id") == [("delete", 2)]
 
 
+def test_an_update_of_a_row_whose_key_is_kept_out_of_line_has_its_key(world: World) -> None:
+    """The log then has the key in the old row alone."""
+    world.do("CREATE TABLE t (n int, id text PRIMARY KEY)", "ALTER TABLE t ALTER id SET STORAGE EXTERNAL")
+    world.do("INSERT INTO t SELECT 1, string_agg(md5(g::text), '') FROM generate_series(1, 70) g")
+    source = world.open()
+    first, place = world.drain(source)
+    world.do("UPDATE t SET n = 2")
+    rows, _ = world.drain(source, place)
+    assert brief(rows, "id", "n") == [("upsert", first[0]["id"], 2)]
+    assert len(first[0]["id"]) == 2240
+
+
+def test_a_large_value_that_is_missing_beside_a_large_key_is_told(world: World) -> None:
+    world.do("CREATE TABLE t (big text, n int, id text PRIMARY KEY)")
+    world.do("ALTER TABLE t ALTER id SET STORAGE EXTERNAL, ALTER big SET STORAGE EXTERNAL")
+    key = "SELECT string_agg(md5(g::text), '') FROM generate_series(1, 70) g"
+    world.do(f"INSERT INTO t VALUES ({LARGE}, 1, ({key}))")
+    source = world.open(unchanged="stop")
+    first, place = world.drain(source)
+    world.do("UPDATE t SET n = 2")
+    with pytest.raises(InputLost, match="did not change the large value of column big") as lost:
+        world.drain(source, place)
+    assert first[0]["id"] in str(lost.value.found)
+
+
 # ------------------------------------------------------------------------------------------------ truncate, and schemas
 
 
@@ -373,6 +399,25 @@ def test_a_transaction_that_is_open_when_reading_goes_on_is_not_missed(
         writer.commit()
     rows, _ = world.drain(source, read.next)
     assert [row["id"] for row in rows if row["_xid"] is None] == [2, 3, 5]
+
+
+def test_a_first_reading_that_is_held_up_says_by_whom_and_ends(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.do("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    world.open().read(PARTITION, {}, Limit(1, 1), 0.0)
+    monkeypatch.setattr(watch, "WORD_SECONDS", 0.0)
+    with psycopg.connect(world.url, application_name="a batch") as writer:
+        writer.execute("SELECT pg_current_xact_id()")
+        source = world.open()
+        source.read(PARTITION, {}, AMPLE, 0.1)
+        assert "a batch" in caplog.text
+        source.read(PARTITION, {}, AMPLE, 0.1)
+        monkeypatch.setattr(watch, "HELD_SECONDS", 0.0)
+        with pytest.raises(SourceUnavailable, match="the first reading goes on when") as held:
+            source.read(PARTITION, {}, AMPLE, 0.1)
+    assert "a batch" in str(held.value.found)
+    assert brief(world.drain(source)[0], "id") == [("upsert", 1)]
 
 
 def test_a_new_flow_begins_when_older_transactions_have_ended(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import onefold as of
 from onefold.connectors.postgres.changes import source as sources
+from onefold.connectors.postgres.changes import watch
 from onefold.errors import (
     InputLost,
     SchemaError,
@@ -123,6 +124,20 @@ def test_a_slot_that_is_gone_is_never_silently_made_anew(world: World) -> None:
     assert brief(world.drain(world.open(), place)[0], "id") == [("upsert", 4)]
 
 
+def test_a_slot_that_goes_before_anything_was_read_is_not_made_anew_either(world: World) -> None:
+    """In one process: the beginning was told, and nothing of it remembered by `open`."""
+    world.do("CREATE TABLE t (id int PRIMARY KEY)")
+    source = world.open(snapshot=False)
+    _, place = world.drain(source)
+    assert place == {}
+    assert world.remembered
+    source.read(PARTITION, {}, AMPLE, 0.0)
+    drop_slot(world.slot)
+    world.do("INSERT INTO t VALUES (1)")
+    with pytest.raises(InputLost, match="slot is gone"):
+        world.drain(source)
+
+
 def test_a_loss_that_is_accepted_begins_anew(world: World, tmp_path: Path) -> None:
     """As `onefold recover --skip-lost` does it."""
     from onefold.engines.embedded.losses import find_losses, skip_losses
@@ -180,6 +195,41 @@ def test_a_table_made_anew_or_taken_out_of_the_publication_is_a_loss(world: Worl
         world.drain(world.open(), place)
     world.do("INSERT INTO t VALUES (7)")
     assert brief(world.drain(world.open(), lost.value.skip.to)[0], "id") == [("upsert", 7)]
+
+
+def test_a_publication_that_is_gone_or_made_anew_is_a_loss(world: World) -> None:
+    """What was logged without it cannot be decoded, so the slot cannot either: a new one is made."""
+    world.do("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (0)")
+    _, place = world.drain(world.open())
+    world.close_sources()
+    world.do(f"DROP PUBLICATION {world.slot}", "INSERT INTO t VALUES (1)")
+    for start in (place, {}):
+        with pytest.raises(InputLost, match="its publication was dropped"):
+            world.drain(world.open(), start)
+    world.do(f"CREATE PUBLICATION {world.slot} FOR TABLE ONLY t", "INSERT INTO t VALUES (2)")
+    with pytest.raises(InputLost, match="its publication was dropped") as lost:
+        world.drain(world.open(), place)
+    world.close_sources()
+    assert "pg_drop_replication_slot" in lost.value.next_step
+    drop_slot(world.slot)
+    rows, place = world.drain(world.open(), lost.value.skip.to)
+    assert brief(rows, "id") == [("upsert", 0), ("upsert", 1), ("upsert", 2)]
+    world.do("INSERT INTO t VALUES (3)")
+    assert brief(world.drain(world.open(), place)[0], "id") == [("upsert", 3)]
+
+
+def test_a_table_that_is_exchanged_for_another_is_noticed_in_the_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.0)
+    world.do("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (0)")
+    source = world.open()
+    _, place = world.drain(source)
+    world.do("INSERT INTO t VALUES (1)", "ALTER TABLE t RENAME TO former", "CREATE TABLE t (id int PRIMARY KEY)")
+    read = source.read(PARTITION, place, AMPLE, 1.0)
+    assert brief(read.batches[0].to_pylist(), "id") == [("upsert", 1)], "what was logged before is delivered first"
+    with pytest.raises(InputLost, match="made anew"):
+        world.drain(source, read.next)
 
 
 def test_a_slot_in_use_by_somebody_else_is_named(world: World) -> None:

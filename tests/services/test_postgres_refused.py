@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import onefold as of
 from onefold.connectors.postgres import sifting
+from onefold.connectors.postgres.tables import TableName
 from onefold.engines.embedded.deadletters import DeadLetter, dead_letters
-from onefold.errors import RowsRefused
+from onefold.errors import RowsRefused, SinkRefused
 from onefold.testing.harness import ForkServer, at_every_step, at_two_steps, chosen, run_schedules, steps_of
 from tests.services.postgres_flows import rows, schema_of, table
 from tests.services.sifted_flows import SIFTED, refused_rows_forgotten
@@ -42,6 +44,17 @@ class World:
         else:
             stream.append(table(self.folder, "t"), refused=refused)
         stream.append(table(self.folder, "all"))
+        flow.run(state=self.folder / "state")
+
+    def delete(self, *numbers: int, target: Any = None, refused: Any = "dead-letter") -> None:
+        """Rows of `t`, by their id."""
+        (self.folder / "in").mkdir(exist_ok=True)
+        lines = [json.dumps({"id": number, "v": "x", "_op": "delete"}) + "\n" for number in numbers]
+        (self.folder / "in" / "a.jsonl").write_text("".join(lines))
+        flow = of.Flow("refused", commit="together")
+        schema = {"id": "BIGINT", "v": "VARCHAR", "_op": "VARCHAR"}
+        stream = flow.read(of.files(str(self.folder / "in" / "*.jsonl")), schema=schema, name="in")
+        stream.upsert(target or table(self.folder, "t"), key="id", refused=refused)
         flow.run(state=self.folder / "state")
 
     def stored(self, name: str = "t") -> list[tuple[Any, ...]]:
@@ -92,6 +105,62 @@ def test_a_constraint_that_is_checked_at_the_end_is_checked_for_each_row(world: 
     world.write(records(20, n7="unknown"))
     assert len(world.stored()) == 19
     assert [json.loads(letter.raw)["id"] for letter in world.letters()] == [7]
+
+
+def test_what_another_table_refers_to_is_checked_for_each_row(world: World) -> None:
+    """Else the server would say so when all is prepared, of no row, and at every start again."""
+    world.connection.execute("CREATE TABLE t (id bigint PRIMARY KEY, v text)")
+    world.connection.execute("CREATE TABLE child (id bigint REFERENCES t DEFERRABLE INITIALLY DEFERRED)")
+    world.connection.execute("INSERT INTO t VALUES (1, 'a'), (2, 'b')")
+    world.connection.execute("INSERT INTO child VALUES (1)")
+    world.delete(1, 2)
+    assert world.stored() == [(1, "a")]
+    assert [json.loads(letter.raw)["id"] for letter in world.letters()] == [1]
+
+
+def test_rows_that_a_policy_hides_are_not_taken_for_deleted(world: World, database: str) -> None:
+    world.connection.execute("CREATE TABLE t (id bigint PRIMARY KEY, v text)")
+    world.connection.execute("INSERT INTO t VALUES (1, 'a'), (2, 'b')")
+    world.connection.execute("ALTER TABLE t ENABLE ROW LEVEL SECURITY")
+    world.connection.execute("CREATE POLICY visible ON t USING (id > 1)")
+    place = schema_of(world.folder)
+    user = f"{place}_reader"
+    world.connection.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'x'")
+    world.connection.execute(f'CREATE SCHEMA "{place} tokens" AUTHORIZATION {user}')
+    world.connection.execute(f"GRANT ALL ON SCHEMA {place} TO {user}; GRANT ALL ON t TO {user}")
+    server = of.postgres(database.replace("onefold:one%40fold", f"{user}:x"), tokens=f"{place} tokens")
+    with pytest.raises(SinkRefused, match="permission") as refused:
+        world.delete(1, target=server.table("t", schema=place), refused="stop")
+    assert "row-level security" in str(refused.value.found)
+    assert world.stored() == [(1, "a"), (2, "b")]
+
+
+def test_a_sequence_that_is_exhausted_makes_no_dead_letters(world: World) -> None:
+    world.connection.execute("CREATE SEQUENCE few MAXVALUE 3")
+    world.connection.execute("CREATE TABLE t (id bigint, v text, n int DEFAULT nextval('few'))")
+    with pytest.raises(SinkRefused, match="cannot be written") as refused:
+        world.write(records(20))
+    assert "few" in str(refused.value.found)
+    assert (world.stored("all"), world.letters()) == ([], [])
+
+
+def test_a_chain_of_rows_that_refer_to_later_ones_takes_few_pieces(world: World) -> None:
+    """Only a bad row at their end makes them be tried one by one."""
+    world.connection.execute("CREATE TABLE t (id bigint PRIMARY KEY, parent bigint REFERENCES t, CHECK (id >= 0))")
+    chain = pa.table({"id": [*range(100, -1, -1), -1], "parent": [*range(99, -1, -1), None, None]})
+    pieces: list[int] = []
+
+    def write(rows: pa.Table) -> None:
+        pieces.append(rows.num_rows)
+        values = ", ".join(f"({row['id']}, {row['parent'] or 'NULL'})" for row in rows.to_pylist())
+        world.connection.execute(f"INSERT INTO t VALUES {values}")
+
+    name = TableName(schema_of(world.folder), "t", "unused", "t")
+    with world.connection.transaction():
+        left = sifting.Sieve(world.connection, name, write, lambda error: RowsRefused(str(error))).pass_through(chain)
+    assert [one.row for one in left] == [101]
+    assert world.connection.execute("SELECT count(*) FROM t").fetchone() == (101,)
+    assert len(pieces) < 5 * 102
 
 
 def test_a_row_that_refers_to_a_later_one_is_not_left_out_with_a_bad_one(world: World) -> None:

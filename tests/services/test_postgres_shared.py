@@ -16,8 +16,9 @@ import onefold as of
 from onefold import disk
 from onefold.connectors import preparing
 from onefold.connectors.postgres.sink import PostgresSink
+from onefold.engines.embedded import deliveries
 from onefold.epoch import EpochCore
-from onefold.errors import RowsRefused, SinkUnavailable, StateUnknown
+from onefold.errors import RowsRefused, SinkChanged, SinkRefused, SinkUnavailable, StateUnknown
 from onefold.types import Handle
 from tests.services import postgres_flows as flows
 
@@ -169,6 +170,117 @@ def test_rows_that_the_first_table_refuses_leave_nothing_prepared_in_another_dat
         with pytest.raises(RowsRefused):
             carry(tmp_path, flow_of(tmp_path, database=other))
         assert (ids(sql, "every"), ids(sql, "big"), prepared(sql)) == ([], [], [])
+
+
+def test_what_two_users_prepared_in_one_database_is_forgotten_by_each(
+    tmp_path: Path, sql: Any, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each finds what both prepared, and may forget its own alone."""
+    place = flows.schema_of(tmp_path)
+    users = [f"{place}_{letter}" for letter in "ab"]
+    sql.execute(f'CREATE SCHEMA "{place} tokens"')
+    for user, other in (users, users[::-1]):
+        sql.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'x'")
+        sql.execute(f'GRANT ALL ON SCHEMA {place}, "{place} tokens" TO {user}')
+    for user, other in (users, users[::-1]):
+        sql.execute(
+            f'ALTER DEFAULT PRIVILEGES FOR ROLE {user} IN SCHEMA "{place} tokens" GRANT ALL ON TABLES TO {other}'
+        )
+
+    def carry_both() -> None:
+        flow = of.Flow("shared", commit="together")
+        stream = flow.read(of.files(str(tmp_path / "in" / "*.jsonl")), schema={"id": "BIGINT"}, name="in")
+        for user in users:
+            server = of.postgres(database.replace("onefold:one%40fold", f"{user}:x"), tokens=f"{place} tokens")
+            stream.append(server.table(f"of_{user}", schema=place, create=True))
+        flow.run(state=tmp_path / "state")
+
+    feed(tmp_path, "a.jsonl", 1)
+    carry_both()
+    feed(tmp_path, "b.jsonl", 2)
+    with monkeypatch.context() as patch:
+        observe(patch, "journal.seal", "before", 1, die)
+        with pytest.raises(Died):
+            carry_both()
+    assert len(prepared(sql)) == 2
+    carry_both()
+    assert [ids(sql, f"of_{user}") for user in users] == [[1, 2], [1, 2]]
+    assert prepared(sql) == []
+
+
+def test_a_table_that_cannot_be_prepared_is_told_so_at_once(
+    tmp_path: Path, sql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql.execute("CREATE TABLE every (id bigint)")
+    sql.execute(
+        "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM pg_notify('x', 'y'); RETURN NEW; END $$"
+    )
+    sql.execute("CREATE TRIGGER tell AFTER INSERT ON every FOR EACH ROW EXECUTE FUNCTION tell()")
+    feed(tmp_path, "a.jsonl", 1)
+    monkeypatch.setattr(preparing, "PREPARE_SECONDS", 1e9)
+    with pytest.raises(SinkRefused, match="cannot be written") as refused:
+        carry(tmp_path)
+    assert "NOTIFY" in str(refused.value.found)
+
+
+def test_a_server_that_is_away_while_leftovers_are_forgotten_is_asked_again(
+    tmp_path: Path, sql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed(tmp_path, "a.jsonl", 1)
+    with monkeypatch.context() as patch:
+        observe(patch, "journal.seal", "before", 1, die)
+        with pytest.raises(Died):
+            carry(tmp_path)
+    abort, failures = PostgresSink.abort, [SinkUnavailable("Not now.")] * 2
+
+    def fail_first(self: PostgresSink, handle: Handle) -> None:
+        if failures:
+            raise failures.pop()
+        abort(self, handle)
+
+    monkeypatch.setattr(PostgresSink, "abort", fail_first)
+    carry(tmp_path)
+    assert (ids(sql, "every"), prepared(sql)) == ([1], [])
+    monkeypatch.setattr(deliveries, "ABORT_PAUSES", (0.0,))
+    feed(tmp_path, "b.jsonl", 2)
+    with monkeypatch.context() as patch:
+        observe(patch, "journal.seal", "before", 1, die)
+        with pytest.raises(Died):
+            carry(tmp_path)
+    failures += [SinkUnavailable("Not now.")] * 9
+    with pytest.raises(SinkUnavailable, match="could not be forgotten"):
+        carry(tmp_path)
+    failures.clear()
+    carry(tmp_path)
+    assert (ids(sql, "every"), prepared(sql)) == ([1, 2], [])
+
+
+def test_a_sink_may_not_leave_while_something_may_be_prepared_in_it(
+    tmp_path: Path, sql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would ask it again, and what it keeps would stay locked."""
+
+    def flow(target: Any) -> of.Flow:
+        flow = of.Flow("shared", commit="together")
+        stream = flow.read(of.files(str(tmp_path / "in" / "*.jsonl")), schema={"id": "BIGINT"}, name="in")
+        stream.append(target, name="out")
+        return flow
+
+    feed(tmp_path, "a.jsonl", 1)
+    before, after = flow(flows.table(tmp_path, "former")), flow(of.files(str(tmp_path / "lake")))
+    before.run(state=tmp_path / "state")
+    feed(tmp_path, "b.jsonl", 2)
+    with monkeypatch.context() as patch:
+        observe(patch, "journal.seal", "before", 1, die)
+        with pytest.raises(Died):
+            before.run(state=tmp_path / "state")
+    assert len(prepared(sql)) == 1
+    with pytest.raises(SinkChanged, match="may have been prepared"):
+        after.run(state=tmp_path / "state")
+    before.run(state=tmp_path / "state", until="drained")
+    assert (ids(sql, "former"), prepared(sql)) == ([1, 2], [])
+    after.run(state=tmp_path / "state", until="drained")
 
 
 # ------------------------------------------------------------------------------------------ INV-10: whose is a handle

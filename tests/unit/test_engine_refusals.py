@@ -15,7 +15,7 @@ import onefold as of
 from onefold.connectors.memory.sink import MemorySink
 from onefold.engines.embedded.deadletters import DeadLetter, dead_letters
 from onefold.engines.embedded.runner import run
-from onefold.errors import BuildError, NotSupported, SinkUnavailable, TooManyDead
+from onefold.errors import BuildError, NotSupported, RowsRefused, SinkUnavailable, TooManyDead
 from onefold.protocols import RefusedRow
 from onefold.types import EpochHead, Receipt
 from spec.replay import check
@@ -160,6 +160,16 @@ def test_max_dead_holds_for_refused_rows(bench: Bench) -> None:
     with pytest.raises(TooManyDead, match=r'refused.*\n.*sink .*"row":'):
         bench.run(bench.flow(max_dead="50%", epoch_rows=100))
     assert (numbers(bench.all), bench.letters()) == ([], [])
+
+
+def test_an_epoch_whose_every_row_is_refused_stops_the_flow_unless_max_dead_is_said(bench: Bench) -> None:
+    bench.feed(*range(1, 201, 2))
+    with pytest.raises(RowsRefused, match="every row of an epoch") as refused:
+        bench.run(bench.flow(epoch_rows=100))
+    assert "1 is odd" in str(refused.value.found)
+    assert (numbers(bench.all), bench.letters()) == ([], [])
+    bench.run(bench.flow(max_dead=1.0, epoch_rows=100))
+    assert (len(numbers(bench.all)), len(bench.letters())) == (100, 100)
 
 
 def test_what_cannot_be_sifted_is_refused_when_the_flow_is_built(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from onefold.connectors.memory.sink import MemorySink
 from onefold.engines.embedded.inline import InlineRun
-from onefold.errors import OnefoldError, SinkForked, SinkUnavailable, StateUnknown
+from onefold.engines.embedded.runner import run
+from onefold.errors import OnefoldError, SinkChanged, SinkForked, SinkUnavailable, StateUnknown
 from onefold.types import EpochHead, Receipt, SealId
 from tests.unit.engine_bench import Bench, bench_of, with_sinks
 
@@ -67,6 +68,42 @@ def test_when_one_cannot_prepare_nobody_sees_the_epoch(bench: Bench) -> None:
     assert staged(bench, "a") == 0
     bench.run(bench.flow("a", "b", commit="together"))
     assert bench.numbers("a") == bench.numbers("b") == [0, 1, 2, 3]
+
+
+def test_an_error_that_nobody_foresaw_leaves_nothing_prepared_either(bench: Bench) -> None:
+    class Breaks(MemorySink):
+        def prepare(self, epoch: EpochHead, batches: Iterable[pa.RecordBatch]) -> Receipt:
+            if epoch.number >= 3:
+                raise ValueError("a value that cannot be encoded")
+            return super().prepare(epoch, batches)
+
+    bench.feed(4)
+    run_into(bench, Breaks, ValueError)
+    assert bench.numbers("a") == bench.numbers("b") == [0, 1]
+    assert staged(bench, "a") == 0
+
+
+def test_a_sink_that_cannot_prepare_may_leave_the_flow(bench: Bench) -> None:
+    """What the others had prepared is forgotten, so nothing keeps anybody."""
+    bench.feed(2)
+    bench.run(bench.flow("a", "b", commit="together"))
+    bench.feed(1)
+    plan = with_sinks(bench.flow("a", "b", commit="together").plan, {"b": Refuses(bench.memory("b").name)})
+    with pytest.raises(SinkUnavailable):
+        run(plan, bench.folder, until="drained")
+    bench.run(bench.flow("a", commit="together"))
+    assert (len(bench.numbers("a")), len(bench.numbers("b"))) == (3, 2)
+
+
+def test_a_sink_may_not_leave_while_something_may_be_prepared_in_it(bench: Bench) -> None:
+    bench.feed(2)
+    bench.run(bench.flow("a", "b", commit="together"))
+    bench.feed(1)
+    run_into(bench, Dies, KeyboardInterrupt)
+    with pytest.raises(SinkChanged, match="may have been prepared"):
+        bench.run(bench.flow("a", commit="together"))
+    bench.run(bench.flow("a", "b", commit="together"))
+    bench.run(bench.flow("a", commit="together"))
 
 
 def test_when_one_cannot_prepare_those_after_it_are_not_asked(bench: Bench) -> None:

@@ -8,6 +8,7 @@ from rich.text import Text
 from onefold.cli.command import Chosen, Verb, confirm, errors_to, print_json, results_to, takes_flow
 from onefold.clock import SystemClock
 from onefold.engines.embedded.recovery import archive_state, reset_meanings
+from onefold.engines.embedded.undecided import Undecided
 from onefold.errors import StateUnknown
 from onefold.journal import locked_folder
 
@@ -35,6 +36,12 @@ def command(chosen: Chosen, *, yes: bool) -> None:
             text.append(f"\n  {one.sink}", "bold").append(f", {one.label}\n", "dim")
             text.append(f"    {one.meaning}", "" if one.is_exact else "yellow")
         errors_to().print(text)
+    if Undecided(chosen.folder).is_marked:
+        errors_to().print(
+            "A run ended while an epoch may have been prepared; what is keeps its locks, and after a reset nobody can "
+            "decide it. Run the flow once more first, or look with `onefold doctor`.",
+            style="yellow",
+        )
     confirm(f"Forget the state of {chosen.plan.flow} in {chosen.folder}?", is_sure=yes)
     archive = archive_state(chosen.folder, SystemClock())
     if chosen.as_json:

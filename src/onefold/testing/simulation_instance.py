@@ -77,7 +77,7 @@ class Instance:
         self.paused: list[str] = []
         self.stopped: set[str] = set()
         self.drained: Drained | None = None
-        self.halted: OnefoldError | None = None
+        self.halted: Exception | None = None
         self.is_zombie = False
         self._draft: Draft | None = None
         self._open(read_history(journal, journal.id))

@@ -56,7 +56,7 @@ class _Rows:
         self._sink = sink
 
     def demand_value(self, field: pa.Field) -> None:
-        """Finite numbers; the years that a date has."""
+        """Finite numbers; the years that a date has; times of a day, which 24:00 is not."""
         column = self.rows.column(field.name)
         if pa.types.is_floating(field.type):
             finite = pc.is_finite(column.cast(pa.float64()))
@@ -70,6 +70,12 @@ class _Rows:
             ends = pc.min_max(whole).as_py()
             if ends["min"] is not None and not _FIRST_DAY * day <= ends["min"] <= ends["max"] < (_LAST_DAY + 1) * day:
                 raise self._refusal("a date", field.name, f"{ends['min']} to {ends['max']}", "years 1 to 9999")
+        elif pa.types.is_time(field.type):
+            ends = pc.min_max(column.cast(pa.int32() if pa.types.is_time32(field.type) else pa.int64())).as_py()
+            if ends["min"] is not None and not 0 <= ends["min"] <= ends["max"] < _DAY[field.type.unit]:
+                raise self._refusal(
+                    "a time", field.name, f"{ends['max']} {field.type.unit}", "00:00 to 23:59:59.999999"
+                )
 
     def demand_length(self, field: pa.Field, shape: Shape) -> None:
         """No NULL where the table has none: for some columns the server would make up a value. No long texts."""

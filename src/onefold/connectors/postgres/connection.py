@@ -195,7 +195,8 @@ def _says(found: Any, why: str) -> bool:
 
 
 def session_options() -> str:
-    """The same sums and texts for everybody, durable commits, and no wait for ever."""
+    """The same sums and texts for everybody, durable commits, no wait for ever, and no rows that a policy hides: what
+    it would hide from a DELETE or a MERGE is an error instead."""
     wanted = {
         "TimeZone": "UTC",
         "DateStyle": "ISO",
@@ -204,6 +205,7 @@ def session_options() -> str:
         "bytea_output": "hex",
         "default_transaction_isolation": "read\\ committed",
         "default_transaction_read_only": "off",
+        "row_security": "off",
         "lock_timeout": f"{LOCK_SECONDS}s",
         "statement_timeout": "0",
         "idle_in_transaction_session_timeout": "0",

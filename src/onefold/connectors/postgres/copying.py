@@ -6,8 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from onefold.connectors.postgres.moments import as_numbers, demand_moments
 from onefold.connectors.postgres.types import quoted, sendable
-from onefold.errors import ExtraMissing
+from onefold.errors import ExtraMissing, RowsRefused
 
 __all__ = ["copy_in"]
 
@@ -16,14 +17,21 @@ BATCH_ROWS = 10_000
 
 
 def copy_in(connection: Any, table: str, rows: pa.Table) -> None:
-    """Append the rows to a table whose columns have exactly the declared types. Raises the client's errors."""
-    sent = sendable(rows)
+    """Append the rows to a table whose columns have exactly the declared types. Raises the client's errors, and
+    RowsRefused for a value that cannot be sent."""
+    for batch in rows.to_batches():
+        demand_moments(batch, table, None)
+    sent = sendable(as_numbers(rows))
     encoder = _encoder(sent.schema)
     columns = ", ".join(quoted(name) for name in sent.schema.names)
     with connection.cursor().copy(f"COPY {table} ({columns}) FROM STDIN (FORMAT binary)") as copy:
         copy.write(encoder.write_header())
         for batch in sent.to_batches(max_chunksize=BATCH_ROWS):
-            copy.write(encoder.write_batch(batch))
+            try:
+                encoded = encoder.write_batch(batch)
+            except ValueError as error:
+                raise RowsRefused(f"{table} cannot be sent a value.", found=str(error)) from error
+            copy.write(encoded)
         copy.write(encoder.finish())
 
 

@@ -55,13 +55,15 @@ def commit_prepared(connection: Any, name: str) -> None:
 def abort_prepared(connection: Any, name: str) -> None:
     """Forget it. Raises the client's errors; `IS_GONE` when it is decided already.
 
-    Sinks of one flow in several sessions list it all, and may ask for it at once: then it is busy for a moment.
+    Sinks of one flow in several sessions list it all, and may ask for it at once: then it is busy for a moment. What
+    another user has prepared only that one may forget: the sink that does so is asked at the same time.
     """
+    errors = psycopg().errors
     for _ in range(BUSY_TRIES):
         try:
             connection.execute(_statement("ROLLBACK PREPARED", name))
             return
-        except psycopg().errors.ObjectNotInPrerequisiteState:
+        except (errors.ObjectNotInPrerequisiteState, errors.InsufficientPrivilege):
             threading.Event().wait(BUSY_SECONDS)
     connection.execute(_statement("ROLLBACK PREPARED", name))
 

@@ -17,6 +17,13 @@ _ROW_AT_FAULT = ("P0001", "44000", "54000")
 """SQLSTATEs that say so: a trigger raised an exception, a view's check, a row too large for an index."""
 
 
+_NO_ROW_AT_FAULT = ("2200H",)
+"""SQLSTATEs of those classes that every row meets: a sequence is exhausted."""
+
+_NOT_DONE = "0A000"
+"""SQLSTATE of what the server does not do at all, such as prepare a transaction with a NOTIFY in it."""
+
+
 def failure_of(error: Any, server: Server, table: TableName, sink: str | None) -> Exception:
     """What to raise for an error before which nothing has landed."""
     state = str(error.sqlstate or "")
@@ -24,18 +31,21 @@ def failure_of(error: Any, server: Server, table: TableName, sink: str | None) -
         return RowsRefused(f"{table.label} refuses rows.", found=_said(error), sink=sink)
     if state[:2] == "42" and state != "42501":  # a table or a column that is not there any more
         return SinkRefused(f"{table.label} was changed meanwhile.", found=_said(error), sink=sink)
+    if state == _NOT_DONE or state in _NO_ROW_AT_FAULT:
+        step = "Change what the server names (a trigger, a sequence, a policy), then run again: nothing is lost."
+        return SinkRefused(f"{table.label} cannot be written.", found=_said(error), next_step=step, sink=sink)
     return server.failure(error, SinkUnavailable, sink=sink)
 
 
 def was_rolled_back(error: Any) -> bool:
     """Whether a COMMIT that failed so has surely done nothing: a constraint was checked at the end, or a conflict."""
     state = str(error.sqlstate or "")
-    return is_of_rows(state) or (state[:2] == "40" and state != "40003")
+    return is_of_rows(state) or state == _NOT_DONE or (state[:2] == "40" and state != "40003")
 
 
 def is_of_rows(state: str) -> bool:
     """Whether an SQLSTATE says that rows are refused for good."""
-    return state[:2] in _ROWS_AT_FAULT or state in _ROW_AT_FAULT
+    return (state[:2] in _ROWS_AT_FAULT and state not in _NO_ROW_AT_FAULT) or state in _ROW_AT_FAULT
 
 
 def cannot_prepare(table: TableName, sink: str) -> SinkRefused:

@@ -2,7 +2,10 @@
 
 Each piece is written behind a savepoint, and the table's own constraints are checked at its end, deferred ones too; a
 piece that is refused is undone and cut in two. So k refused rows of n cost about k log n pieces. Rows that are left are
-tried again until none is taken any more: one may have been refused for want of another, which was written later.
+tried again, for one may have been refused for want of another, which was written later: backwards first, then forwards,
+and so on, until none is taken any more or MOST_PASSES are over: some then stay refused that a longer search places.
+Of two rows that exclude each other the earlier is taken, unless it had to wait for a row behind it: when it is tried
+again the other may be there.
 Source: PostgreSQL's documentation, pages SAVEPOINT, SET CONSTRAINTS and pg_constraint.
 """
 
@@ -26,9 +29,12 @@ SAVEPOINT = "onefold_sifting"
 MOST_REFUSED = 10_000
 """Rows of an epoch. More of them are no exceptions, and each costs some statements while others wait for our locks."""
 
+MOST_PASSES = 10
+"""Backwards alone takes any chain of rows each of which refers to a later one; and forwards the opposite."""
+
 _DEFERRABLE = """
 SELECT format('%%I.%%I', nspname, conname) FROM pg_constraint JOIN pg_namespace n ON n.oid = connamespace
-WHERE conrelid = %s::regclass AND condeferrable ORDER BY 1
+WHERE (conrelid = %s::regclass OR confrelid = %s::regclass) AND condeferrable ORDER BY 1
 """
 
 
@@ -49,14 +55,15 @@ class Sieve:
 
         Raises the client's errors, and RowsRefused when there are more than MOST_REFUSED.
         """
-        deferrable = [name for (name,) in self.connection.execute(_DEFERRABLE, [self.table.qualified]).fetchall()]
+        about = [self.table.qualified] * 2
+        deferrable = [name for (name,) in self.connection.execute(_DEFERRABLE, about).fetchall()]
         refused = self._pass(rows, [(0, rows.num_rows)], deferrable)
-        while refused:
-            left = self._pass(rows, [(one.row, 1) for one in reversed(refused)], deferrable)
-            if len(left) == len(refused):
+        for _ in range(MOST_PASSES if refused else 0):
+            left = self._pass(rows, [(one.row, 1) for one in refused], deferrable)  # the last of them first
+            is_stuck, refused = len(left) == len(refused), left
+            if is_stuck:
                 break
-            refused = left
-        return refused
+        return sorted(refused, key=lambda one: one.row)
 
     def _pass(self, rows: pa.Table, pieces: list[tuple[int, int]], deferrable: list[str]) -> list[RefusedRow]:
         """pieces: first row and count, the first of them last."""

@@ -18,6 +18,7 @@ import pyarrow as pa
 from onefold.connectors.databases import last_of_each_key, move_token, others, session_name
 from onefold.connectors.postgres.connection import Server, acknowledge_when_durable, end_sessions_of, psycopg
 from onefold.connectors.postgres.copying import copy_in
+from onefold.connectors.postgres.moments import demand_moments
 from onefold.connectors.postgres.prepared import (
     IS_GONE,
     abort_prepared,
@@ -137,9 +138,12 @@ class PostgresSink(PreparingSink):
         Of the sinks that share a session the last one prepares the rows of all, so the rows of the others are durable
         when that has returned: before the seal. It uses the connection of `commit`: nothing else is under way then.
         """
+        binding, label = self.binding, self._table.label
+        if not binding.is_sifted:
+            batches = (demand_moments(batch, label, binding.sink) for batch in batches)
         if epoch.move is None:
             return super().prepare(epoch, batches)
-        rows = pa.Table.from_batches(batches, self.binding.schema)
+        rows = pa.Table.from_batches(batches, binding.schema)
         with self._session.lock:
             name = handle_name(self._server, self.binding, epoch, self._session.due(epoch, self.binding.sink))
             shares = self._session.gather(epoch, self.binding.sink, self._share(rows, epoch.move, name))

@@ -202,10 +202,17 @@ class Conductor:
             self._workers.submit(f"sink {name}", output.sink.close)
         self._workers.close()
         try:
+            self._clear_mark()
             self._await_snapshot()
             self._blame_successor_first()
         finally:
             self.opened.journal.close()
+
+    def _clear_mark(self) -> None:
+        """When every handle of dead instances is gone, and of ours those of the epoch that was given up, if one was."""
+        is_decided = self._draft is None or self._draft.has_failed
+        if is_decided and self.core.orphans_are_gone and not self._sinks.has_failed_to_abort:
+            self._sealing.undecided.clear()
 
     def _await_snapshot(self) -> None:
         try:

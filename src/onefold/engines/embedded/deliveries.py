@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,12 +41,17 @@ __all__ = ["SinkLanes"]
 
 LOG = logging.getLogger("onefold")
 
+ABORT_PAUSES = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds between attempts to forget what was prepared, while the sink does not answer."""
+
 
 class SinkLanes:
     """Every job runs on the lane of its sink; they tell the core with `post`."""
 
     def __init__(self, opened: OpenedFlow, *, post: Callable[[Event], None], note: Note) -> None:
         self.opened = opened
+        self.has_failed_to_abort = False
+        """Whether a handle could not be removed."""
         self._post = post
         self._note = note
         self._bindings = {
@@ -141,16 +147,36 @@ class SinkLanes:
         """
         sink = self.opened.outputs[step.sink].sink
         if isinstance(sink, TwoPhase):
-            handles = [step.handle] if step.handle else [h for h in sink.handles() if h.seal == step.seal]
-            for handle in handles:
-                sink.abort(handle)
-                self._note("abort", sink=step.sink, epoch=handle.epoch)
+            try:
+                self._abort(sink, step)
+            except BaseException:
+                self.has_failed_to_abort = True
+                raise
         if step.handle:
             self._post(HandleAborted(step.sink))
 
     def _about(self, sink: str) -> dict[str, str]:
         """Fields of a log record."""
         return {"flow": self.opened.plan.flow, "sink": sink}
+
+    def _abort(self, sink: TwoPhase, step: AbortHandle) -> None:
+        """Again and again while the sink does not answer, within ABORT_PAUSES."""
+        for pause in (*ABORT_PAUSES, None):
+            try:
+                handles = [step.handle] if step.handle else [h for h in sink.handles() if h.seal == step.seal]
+                for handle in handles:
+                    sink.abort(handle)
+                    self._note("abort", sink=step.sink, epoch=handle.epoch)
+                return
+            except (SinkUnavailable, OutcomeUnknown) as error:
+                if pause is None:
+                    raise SinkUnavailable(
+                        f"What an unfinished epoch had prepared in sink {step.sink} could not be forgotten.",
+                        found=error.found,
+                        next_step="Run again when it answers: the run forgets it. It keeps its locks until then.",
+                        sink=step.sink,
+                    ) from error
+                threading.Event().wait(pause)
 
     def _note_commit(self, step: CommitSink, event: Event) -> None:
         results = {"Committed": "ok", "CommitRefused": "refused", "CommitFailed": "unavailable"}

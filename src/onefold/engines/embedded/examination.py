@@ -11,6 +11,7 @@ from typing import Any, Literal
 from onefold.engines.embedded.identity import check_plan, sink_entries
 from onefold.engines.embedded.outputs import all_outputs, binding_of
 from onefold.engines.embedded.status import history_of, running_process
+from onefold.engines.embedded.undecided import Undecided
 from onefold.errors import OnefoldError, SettingMissing
 from onefold.guarantee.declared import explain
 from onefold.journal import JOURNAL_FILE
@@ -83,6 +84,8 @@ def _journal(plan: Plan, folder: Path, what: str) -> CheckResult:
         history, _ = history_of(plan.flow, folder)
         if history.start is not None:
             check_plan(history.start, plan)
+        undecided = Undecided(folder)
+        history.undecided = undecided.file if undecided.is_marked else None
         sink_entries(history, all_outputs(plan, folder))
     except OnefoldError as error:
         found = f"{error.summary} {error.found or ''}".strip()

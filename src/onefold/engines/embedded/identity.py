@@ -89,8 +89,10 @@ def _entry(history: History, name: str, output: Output, before: SinkEntry | None
     if before.shape == shape:
         return replace(before, through=through)
     _demand_drained(history, name, found=shape, expected=before.shape)
-    base = _token_held(history, before) if _place(before.shape) == _place(shape) else None
-    return SinkEntry(shape, joined, base, through)
+    if _place(before.shape) == _place(shape):
+        return SinkEntry(shape, joined, _token_held(history, before), through)
+    _demand_decided(history, name, found=shape)
+    return SinkEntry(shape, joined, None, through)
 
 
 def _place(shape: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -100,6 +102,7 @@ def _place(shape: Mapping[str, Any]) -> tuple[Any, Any]:
 
 def _retire(history: History, name: str, entry: SinkEntry) -> SinkEntry:
     _demand_drained(history, name, found="it is no longer in the flow", expected=entry.shape)
+    _demand_decided(history, name, found="it is no longer in the flow")
     return replace(entry, base=_token_held(history, entry), retired=True)
 
 
@@ -115,4 +118,16 @@ def _demand_drained(history: History, name: str, *, found: object, expected: obj
     if history.settled < history.head:
         raise SinkChanged(
             sink=name, found=found, expected=f"{expected}, until epoch {history.head} is settled ({history.settled} is)"
+        )
+
+
+def _demand_decided(history: History, name: str, *, found: object) -> None:
+    if history.undecided is not None:
+        raise SinkChanged(
+            "A run ended while an epoch may have been prepared: what a sink that leaves the flow holds stays locked.",
+            sink=name,
+            found=found,
+            expected="a run of the former version that ends by itself",
+            next_step="Run the former version of the flow with --once: it forgets what was prepared. If its target is "
+            f"gone for good, remove {history.undecided}.",
         )

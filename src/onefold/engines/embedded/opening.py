@@ -19,6 +19,7 @@ from onefold.engines.embedded.archive import Archive
 from onefold.engines.embedded.identity import check_plan, joining_notes, removed_reads, sink_entries
 from onefold.engines.embedded.outputs import pace_of
 from onefold.engines.embedded.pipeline import Pipeline, StateTable
+from onefold.engines.embedded.undecided import Undecided
 from onefold.epoch import Recovered
 from onefold.errors import Fenced, FileCorrupt, StateError, StateUnknown
 from onefold.journal import SqliteJournal
@@ -49,6 +50,8 @@ class History:
     given_up: dict[str, int] = field(default_factory=dict)
     attempts: dict[str, Attempt] = field(default_factory=dict)
     latest: dict[str, RecordNumber] = field(default_factory=dict)
+    undecided: Path | None = None
+    """The mark that an epoch may be prepared and undecided, if there is one."""
 
     @property
     def head(self) -> EpochNumber:
@@ -104,6 +107,8 @@ def _open(
     plan: Plan, journal: SqliteJournal, outputs: Mapping[str, Output], clock: Clock, *, adopt: bool
 ) -> OpenedFlow:
     history = read_history(journal, journal.id)
+    undecided = Undecided(journal.folder)
+    history.undecided = undecided.file if undecided.is_marked else None
     before = history.start
     if before is not None:
         check_plan(before, plan)

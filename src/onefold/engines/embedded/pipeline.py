@@ -175,7 +175,7 @@ class Pipeline:
         self._judged += counts.read
         self._dead += counts.dead + counts.late
         most = self.plan.settings.max_dead
-        if self._judged >= MAX_DEAD_FROM and self._dead > most * self._judged:
+        if most is not None and self._judged >= MAX_DEAD_FROM and self._dead > most * self._judged:
             share = f"{self._dead} dead letters of {self._judged} rows in this run ({self._dead / self._judged:.1%})"
             raise TooManyDead(
                 found=f"{share}, such as{examples_of(dead)}",

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from onefold.engines.embedded.pipeline import MAX_DEAD_FROM, EpochResult, enter_output
-from onefold.errors import TooManyDead
+from onefold.errors import RowsRefused, TooManyDead
 from onefold.formats.write import json_values
 from onefold.operators.reading import DEAD_SCHEMA, examples_of
 from onefold.plan import Output, Plan
@@ -33,7 +33,7 @@ class Refusals:
     def collect(self, result: EpochResult, receipts: dict[str, tuple[Receipt, ...]]) -> pa.Table:
         """The dead letters of an epoch that all these sinks have prepared.
 
-        Receipts and books are made to say what the sinks took. Raises TooManyDead.
+        Receipts and books are made to say what the sinks took. Raises TooManyDead, RowsRefused.
         """
         letters = [DEAD_SCHEMA.empty_table()]
         for name, (receipt,) in list(receipts.items()):
@@ -51,7 +51,15 @@ class Refusals:
         self.count += letters.num_rows
         self._judged += offered
         most = self._plan.settings.max_dead
-        if self._judged >= MAX_DEAD_FROM and self.count > most * self._judged:
+        if most is None and letters.num_rows == offered >= MAX_DEAD_FROM:
+            raise RowsRefused(
+                f"{output.label} refuses every row of an epoch, so perhaps none is at fault.",
+                found=f"{offered:,} rows, such as{examples_of(letters)}",
+                expected="some rows that are taken",
+                next_step="Mend the table, then run again; or say max_dead=1.0, and they become dead letters.",
+                sink=output.name,
+            )
+        if most is not None and self._judged >= MAX_DEAD_FROM and self.count > most * self._judged:
             share = f"{self.count} of {self._judged} rows refused in this run ({self.count / self._judged:.1%})"
             raise TooManyDead(
                 flow=self._plan.flow,

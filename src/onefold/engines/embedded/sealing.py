@@ -12,6 +12,7 @@ from onefold.books import add_totals
 from onefold.engines.embedded.opening import OpenedFlow
 from onefold.engines.embedded.pipeline import DEAD_LETTERS, EpochResult, enter_output
 from onefold.engines.embedded.refusals import Refusals
+from onefold.engines.embedded.undecided import Undecided
 from onefold.errors import OnefoldError
 from onefold.protocols import Clock, JournalRecord
 from onefold.records import Seal, StateDelta
@@ -62,6 +63,7 @@ class SealingLane:
         self.given_up = dict(history.given_up)
         self.planned_free = opened.archive.freed
         self.refusals = Refusals(opened.plan, opened.outputs)
+        self.undecided = Undecided(opened.folder)
         self._latest = dict(history.latest)
         self._through = dict(history.through)
         self._clock = clock
@@ -91,8 +93,10 @@ class SealingLane:
                 self._post(Prepared(step.sink, 0, is_part=False))
                 return
             head = EpochHead(step.epoch, step.seal, step.move, step.sinks)
+            if step.move is not None:
+                self.undecided.mark()
             receipt = sink.prepare(head, rows.to_batches())
-        except OnefoldError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, what others have prepared is to be forgotten
             draft.has_failed = True
             self._note("prepare", sink=step.sink, epoch=step.epoch, result="failed")
             self._post(PrepareFailed(step.sink, error))

@@ -16,7 +16,7 @@ from onefold.connectors.postgres.types import quoted
 from onefold.connectors.spooling import OP_COLUMN
 from onefold.errors import SchemaError, SourceRefused
 
-__all__ = ["SeenColumn", "SeenTable", "columns_of", "look_at", "schema_of"]
+__all__ = ["SeenColumn", "SeenTable", "columns_of", "look_at", "numbers_of", "schema_of"]
 
 MOST_DIGITS = 38
 
@@ -128,6 +128,15 @@ def look_at(connection: Any, schema: str, names: Sequence[str], label: str) -> t
     """The tables, in this order. Raises SourceRefused for what is there not, or is no ordinary table."""
     rows = {row[1]: row for row in connection.execute(_TABLES, [schema, list(names)]).fetchall()}
     return tuple(_seen(connection, schema, name, rows.get(name), label) for name in names)
+
+
+def numbers_of(connection: Any, schema: str, names: Sequence[str]) -> Sequence[tuple[str, int]]:
+    """Of the tables that there are, name and number."""
+    return connection.execute(  # type: ignore[no-any-return]
+        "SELECT relname, c.oid::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
+        "WHERE nspname = %s AND relname = ANY(%s)",
+        [schema, list(names)],
+    ).fetchall()
 
 
 def _seen(connection: Any, schema: str, name: str, row: Any, label: str) -> SeenTable:

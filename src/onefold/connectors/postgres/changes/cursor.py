@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from onefold.connectors.postgres.changes.catalog import SeenTable, look_at
+from onefold.connectors.postgres.changes.catalog import SeenTable, look_at, numbers_of
 from onefold.connectors.postgres.changes.lost import ForLoss, truncated, unlogged_value
 from onefold.connectors.postgres.changes.pgoutput import (
     Begin,
@@ -84,6 +84,8 @@ class Cursor:
         self._piece_rows = FIRST_ROWS
         self._is_marked = False
         self._may_begin_piece = False
+        self.is_held_up = False
+        """Whether the next piece waits for transactions that are still open."""
         self.settled = 0
         """What the server is told when it asks."""
         self.heard = 0
@@ -133,6 +135,13 @@ class Cursor:
         is_waiting = self._table is not None and self._piece is None
         self._stream.wait(min(seconds, POLL_SECONDS) if is_waiting else seconds)
 
+    def demand_same_tables(self) -> None:
+        """Raises InputLost when a name now names another table, whose changes are not in the stream."""
+        tables = self._what.tables
+        for name, number in numbers_of(self._sql, next(iter(tables.values())).schema, list(tables)):
+            if number != tables[name].number:
+                raise self._losses.table_remade(name)
+
     # ------------------------------------------------------------------------------------------------------ the place
 
     def _ends_at(self, until: Place) -> bool:
@@ -168,7 +177,10 @@ class Cursor:
         if self._table is not None and self._piece is None and self._transaction is None and self._may_begin_piece:
             self._may_begin_piece = False
             self._begin_piece(self._what.tables[self._table])
-        raw = self._stream.take()
+        try:
+            raw = self._stream.take()
+        except psycopg().errors.UndefinedObject as error:
+            raise self._losses.publication_gone(str(error).strip()) from None
         if raw is None:
             return False
         self.heard += 1
@@ -287,6 +299,7 @@ class Cursor:
             if error.found.number != table.number:
                 raise self._losses.table_remade(table.name) from None
             raise changed(table, "other columns, or another key", "those that it had when reading began") from None
+        self.is_held_up = isinstance(piece, Seen)
         if isinstance(piece, Seen):
             self._given = {xid for xid in self._given if not piece.holds(xid)}
             return
@@ -307,4 +320,4 @@ class Cursor:
 
 
 def _texts(key: tuple[Any, ...]) -> tuple[str, ...]:
-    return tuple("" if each is None else each.decode("utf8", "replace") for each in key)
+    return tuple(each.decode("utf8", "replace") if isinstance(each, bytes) else "" for each in key)

@@ -74,6 +74,15 @@ class ForLoss:
             found=f"publication {publication} without {table}",
         )
 
+    def publication_gone(self, found: str) -> InputLost:
+        """Whether or not it was made anew: the log of between is decoded by what the catalog said at the time."""
+        return self._lost(
+            "its publication was dropped; what was logged without it cannot be decoded",
+            found=found,
+            next_step="Restore the server as it was before; else drop the slot, which never passes that place again: "
+            f"SELECT pg_drop_replication_slot('{self._slot}')",
+        )
+
     def _lost(self, what: str, *, found: str, next_step: str = "Restore the server as it was before") -> InputLost:
         place = self._place
         at = "the beginning" if place.lsn is None else f"LSN {lsn_text(place.lsn)}"

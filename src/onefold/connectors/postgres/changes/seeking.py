@@ -18,6 +18,7 @@ from onefold.connectors.postgres.changes.slot import (
     drop_slot,
     end_of_log,
     find_slot,
+    is_publication,
     make_publication,
     make_slot,
     unpublished,
@@ -105,6 +106,8 @@ def seek(
     remade = [row["table"] for row in ours if row["oid"] != what.tables[row["table"]].number]
     if remade:
         raise losses.table_remade(remade[0])
+    if not is_new and not is_publication(sql, names.publication):
+        raise losses.publication_gone(f"no publication {names.publication}")
     missing = unpublished(sql, names.publication, list(what.tables.values()), what.label)
     if missing is not None:
         raise losses.table_unpublished(missing, names.publication)

@@ -50,7 +50,7 @@ class Shape:
                 yield self._made("delete", old, before)
             return
         if UNCHANGED in new:
-            self._fill(new, old if change.is_whole else None)
+            self._fill(new, old, is_whole=change.is_whole)
         if old is not None and self._key_of(old) != self._key_of(new):
             yield self._made("delete", old, before)
         yield self._made("upsert", new, before)
@@ -62,12 +62,14 @@ class Shape:
     def _key_of(self, values: Values) -> tuple[Any, ...]:
         return tuple([values[place] for place in self.key])
 
-    def _fill(self, new: Values, old: Values | None) -> None:
+    def _fill(self, new: Values, old: Values | None, *, is_whole: bool) -> None:
+        """From the row before, of which the log may hold the key alone: it does when that is kept out of line."""
         for place, value in enumerate(new):
             if value is UNCHANGED:
-                if old is None and place in self.needed:
-                    raise Unlogged(self.names[place], self._key_of(new))
-                new[place] = None if old is None else old[place]
+                is_there = old is not None and (is_whole or place in self.key)
+                if not is_there and place in self.needed:
+                    raise Unlogged(self.names[place], self._key_of(new if old is None else old))
+                new[place] = old[place] if old is not None and is_there else None
 
 
 def shape_of(

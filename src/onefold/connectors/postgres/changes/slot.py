@@ -27,7 +27,8 @@ from onefold.types import canonical_json
 
 __all__ = [
     "Slot", "check_slot_name", "default_name", "demand_server", "drop_slot", "end_of_log",
-    "explained", "find_slot", "make_publication", "make_slot", "session_name", "unpublished",
+    "explained", "find_slot", "is_publication", "make_publication", "make_slot", "session_name", "still_open",
+    "unpublished",
 ]  # fmt: skip
 
 MOST_LETTERS = 40
@@ -160,12 +161,13 @@ def await_open(connection: Any) -> None:
         threading.Event().wait(OPEN_WAIT_SECONDS)
     raise SourceUnavailable(
         "Reading changes begins when every transaction has ended that was open before.",
-        found=f"open for more than {OPEN_WAITS * OPEN_WAIT_SECONDS:g} seconds: {_open(connection)}",
+        found=f"open for more than {OPEN_WAITS * OPEN_WAIT_SECONDS:g} seconds: {still_open(connection)}",
         next_step="Wait until they have ended, then run again.",
     )
 
 
-def _open(connection: Any) -> str:
+def still_open(connection: Any) -> str:
+    """Who has changed something, and has not ended: sessions and prepared transactions, five at most."""
     rows = connection.execute(
         "SELECT format('session %s (%s)', pid, application_name) FROM pg_stat_activity WHERE backend_xid IS NOT NULL "
         "AND pid <> pg_backend_pid() UNION ALL SELECT format('prepared %s', gid) FROM pg_prepared_xacts LIMIT 5"
@@ -184,9 +186,13 @@ def _move(connection: Any, name: str, lsn: str) -> None:
 # --------------------------------------------------------------------------------------------------------- publication
 
 
+def is_publication(connection: Any, name: str) -> bool:
+    """Whether there is one of the name."""
+    return bool(connection.execute("SELECT 1 FROM pg_publication WHERE pubname = %s", [name]).fetchall())
+
+
 def make_publication(connection: Any, name: str, tables: Sequence[SeenTable]) -> None:
     """Make it, or add to it what it lacks: nobody ever takes a table out. If killed inside: as before, or made."""
-    there = connection.execute("SELECT 1 FROM pg_publication WHERE pubname = %s", [name]).fetchone()
     rows = connection.execute(
         "SELECT prrelid::bigint FROM pg_publication_rel JOIN pg_publication p ON p.oid = prpubid WHERE pubname = %s",
         [name],
@@ -195,7 +201,7 @@ def make_publication(connection: Any, name: str, tables: Sequence[SeenTable]) ->
     if not lacking:
         return
     with durable_step("postgres.publication"):
-        if there is None:
+        if not is_publication(connection, name):
             connection.execute(f"CREATE PUBLICATION {quoted(name)} FOR TABLE {lacking}")
         else:
             connection.execute(f"ALTER PUBLICATION {quoted(name)} ADD TABLE {lacking}")

@@ -33,6 +33,7 @@ from onefold.connectors.postgres.changes.slot import (
 from onefold.connectors.postgres.changes.snapshot import mark
 from onefold.connectors.postgres.changes.standing import standing
 from onefold.connectors.postgres.changes.wanted import Wanted, changes_label, columns_wanted
+from onefold.connectors.postgres.changes.watch import HeldUp, Watch
 from onefold.connectors.postgres.connection import Server, end_sessions_of, psycopg
 from onefold.connectors.spooling import OP_COLUMN
 from onefold.disk import durable_step
@@ -79,12 +80,14 @@ class ChangesSource:
         self._declared: pa.Schema | None = None
         self._meta: tuple[str, ...] = ()
         self._known: list[Mapping[str, Any]] = []
+        self._told: list[Mapping[str, Any]] = []
         self._is_told = False
         self._tables: tuple[SeenTable, ...] = ()
         self._rows: RowsToArrow | None = None
         self._sql: Any = None
         self._stream: Replication | None = None
         self._cursor: Cursor | None = None
+        self._watch: Watch | None = None
         self._at: Position = None
         self._settled = Place()
         self._given = Place()
@@ -152,6 +155,7 @@ class ChangesSource:
         """
         self.close()
         self._known = remembered.to_pylist() if remembered is not None else []
+        self._told = []
         self._is_told = self._has_read = self._is_cut = False
         self._lost_at = 0.0
         self._settled = Place()
@@ -264,11 +268,12 @@ class ChangesSource:
             Place.of(start),
             self._called,
             what=what,
-            known=self._known,
+            known=[*self._known, *self._told],
             is_read_whole=self._wanted.snapshot,
         )
         self._confirmed = found.confirmed
         self._cursor = Cursor(what, stream, self._sql, place=found.place, started=found.started, losses=found.losses)
+        self._watch = Watch(self._cursor, self._sql, self._clock, self._label)
         self._at, self._given = start, found.place
         self._heard_at = self._clock.monotonic()
         return self._cursor
@@ -290,6 +295,9 @@ class ChangesSource:
     def _take(self, cursor: Cursor, start: Position, limit: Limit, wait_seconds: float) -> Read:
         until = None if limit.until is None else Place.of(limit.until)
         rows, is_idle = self._wait(cursor, limit, until, wait_seconds)
+        if self._watch is not None:
+            with self._answers():
+                self._watch.look(is_idle=is_idle)
         place = cursor.place
         remember = self._remember(Place.of(start), place.system, is_moving=bool(rows))
         batches = [self._rows.batch(rows)] if rows and self._rows is not None else []
@@ -340,7 +348,9 @@ class ChangesSource:
         if self._is_told and not is_moving:
             return None
         self._is_told = True
-        return memory_of(start, self._called, self._what, system)
+        remembered = memory_of(start, self._called, self._what, system)
+        self._told = remembered.to_pylist()
+        return remembered
 
     def _confirm(self) -> None:
         """Tell the server what is settled, if that is new. The caller holds the lock.
@@ -359,6 +369,8 @@ class ChangesSource:
     def _has_patience(self, error: SourceUnavailable) -> bool:
         """Not for what is wrong from the beginning; but a connection may break at any time, or be ended by a later
         instance: then the journal is to say so."""
+        if isinstance(error, HeldUp):
+            return False
         if not (self._has_read or self._is_cut or self._lost_at or isinstance(error, HeldByUs)):
             return False
         now = self._clock.monotonic()
@@ -368,7 +380,7 @@ class ChangesSource:
         return now - self._lost_at < PATIENCE_SECONDS
 
     def _hang_up_stream(self) -> None:
-        self._cursor = None
+        self._cursor = self._watch = None
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
