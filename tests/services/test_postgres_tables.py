@@ -205,22 +205,6 @@ def test_a_foreign_writer_of_the_same_keys_is_waited_for(tmp_path: Path, sql: An
     assert sql.execute("SELECT id, name FROM target ORDER BY id").fetchall() == [(1, "a"), (2, "a")]
 
 
-def test_a_table_that_is_altered_while_the_flow_runs_stops_it_with_nothing_lost(tmp_path: Path, sql: Any) -> None:
-    feed(tmp_path, "a.jsonl", ROW)
-    sql.execute(f"CREATE TABLE target ({ROWS_OF_ALL_KINDS})")
-    with pytest.raises(OnefoldError) as stopped, flow_of(tmp_path).start(state=tmp_path / "state") as running:  # noqa: PT012
-        deadline = time.monotonic() + 20
-        while sql.execute("SELECT count(*) FROM target").fetchone() == (0,) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        sql.execute("ALTER TABLE target DROP COLUMN amount")
-        feed(tmp_path, "b.jsonl", {**ROW, "id": 2})
-        running.wait(30)
-    assert "amount" in str(stopped.value)
-    sql.execute("ALTER TABLE target ADD COLUMN amount numeric(18,2)")
-    run(tmp_path)
-    assert sql.execute("SELECT id FROM target ORDER BY id").fetchall() == [(1,), (2,)]
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [

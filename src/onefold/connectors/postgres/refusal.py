@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from onefold.connectors.postgres.connection import Server
+from onefold.connectors.postgres.demands import changed
 from onefold.connectors.postgres.tables import TableName
 from onefold.errors import RowsRefused, SinkRefused, SinkUnavailable
 
@@ -23,7 +24,7 @@ def failure_of(error: Any, server: Server, table: TableName, sink: str | None) -
     if is_of_rows(state):
         return RowsRefused(f"{table.label} refuses rows.", found=_said(error), sink=sink)
     if state[:2] == "42" and state != "42501":  # a table or a column that is not there any more
-        return SinkRefused(f"{table.label} was changed meanwhile.", found=_said(error), sink=sink)
+        return changed(table, _said(error), sink)
     return server.failure(error, SinkUnavailable, sink=sink)
 
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 from onefold.connectors.databases import last_of_each_key, move_token, others, session_name
 from onefold.connectors.postgres.connection import Server, acknowledge_when_durable, end_sessions_of, psycopg
 from onefold.connectors.postgres.copying import copy_in
+from onefold.connectors.postgres.demands import Shape, demand_rights, demand_still, demand_table
 from onefold.connectors.postgres.prepared import (
     IS_GONE,
     abort_prepared,
@@ -32,8 +33,6 @@ from onefold.connectors.postgres.sessions import Session, Share, session_of, sha
 from onefold.connectors.postgres.sifting import Sieve
 from onefold.connectors.postgres.tables import (
     TableName,
-    demand_rights,
-    demand_table,
     ensure_token_row,
     ensure_tokens,
     is_gone,
@@ -70,7 +69,7 @@ class PostgresSink(PreparingSink):
         self._server = server
         self._table = table
         self._is_made = is_made
-        self._differing: dict[str, str] = {}
+        self._shape = Shape()
         self._session = Session()
         self._refused: Sequence[RefusedRow] = ()
 
@@ -123,9 +122,9 @@ class PostgresSink(PreparingSink):
                 refuse_gone(binding, self._table.label)
             if self._is_made:
                 make_table(connection, self._table, binding)
-            self._differing = demand_table(connection, self._table, binding)
+            self._shape = demand_table(connection, self._table, binding)
             if not self._listed:  # or it would wait for who waits for what is prepared, such as an ALTER TABLE
-                demand_rights(connection, self._table, binding, self._differing)
+                demand_rights(connection, self._table, binding, self._shape)
             token = ensure_token_row(connection, self._table, binding, is_locked=not self._listed)
             with durable_step("postgres.create"):
                 connection.execute("COMMIT")
@@ -297,8 +296,9 @@ class PostgresSink(PreparingSink):
 
     @contextlib.contextmanager
     def _stage(self, rows: pa.Table, prepared_as: str | None) -> Iterator[str | None]:
-        """Where rows wait to be merged; None: they go straight into the table."""
-        if self.binding.mode == "append" and not self._differing:
+        """Where rows wait to be merged; None: they go straight into the table. That may be another by now."""
+        self._shape = demand_still(self._connected(), self._table, self.binding, self._shape)
+        if self.binding.mode == "append" and not self._shape.differing:
             yield None
             return
         schema = stored_schema(self.binding) if self.binding.mode == "append" else rows.schema
@@ -312,9 +312,9 @@ class PostgresSink(PreparingSink):
         if stage is None:
             copy_in(connection, table.qualified, stored)
             return
-        refuse_cut(stored, self._differing, table.label, binding.sink)
+        refuse_cut(stored, self._shape.differing, table.label, binding.sink)
         copy_in(connection, stage, stored)
-        merge(connection, table, binding, stage, self._differing)
+        merge(connection, table, binding, stage, self._shape.differing)
 
     def _put_anew(self, stage: str | None, rows: pa.Table) -> None:
         """A piece; the one before was merged. A table for each would hold a lock each until the end."""
