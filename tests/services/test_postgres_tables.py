@@ -92,6 +92,149 @@ def test_keys_under_a_collation_that_equates_different_texts_are_refused(tmp_pat
     assert "collation" in str(refused.value.found)
 
 
+@pytest.mark.parametrize(("kind", "other"), [("uuid", "bigint"), ("jsonb", "bigint"), ("citext", "bigint")])
+def test_keys_of_a_type_under_which_different_texts_are_equal_are_refused(
+    kind: str, other: str, tmp_path: Path, sql: Any
+) -> None:
+    """A0… and a0… would be one row over two epochs."""
+    feed(tmp_path, "a.jsonl", ROW)
+    if kind == "citext":
+        sql.execute(f"CREATE EXTENSION citext SCHEMA {flows.schema_of(tmp_path)}")
+        kind = f"{flows.schema_of(tmp_path)}.citext"
+    sql.execute(f"CREATE TABLE target (id {other}, name {kind} UNIQUE, amount numeric(18,2), at timestamp)")
+    with pytest.raises(SchemaError, match="Column name of") as refused:
+        run(tmp_path, key=["name"])
+    assert kind in str(refused.value.found)
+
+
+@pytest.mark.parametrize("key", [["id"], ["id", "name"]])
+def test_only_the_columns_that_an_index_is_over_are_its_key(key: list[str], tmp_path: Path, sql: Any) -> None:
+    """Not those that it only holds besides."""
+    feed(tmp_path, "a.jsonl", ROW, {**ROW, "name": "b"})
+    sql.execute(f"CREATE TABLE target ({ROWS_OF_ALL_KINDS}, UNIQUE (id) INCLUDE (name))")
+    if key == ["id"]:
+        run(tmp_path, key=key)
+        assert sql.execute("SELECT id, name FROM target").fetchall() == [(1, "b")]
+        return
+    with pytest.raises(SchemaError, match="no unique key") as refused:
+        run(tmp_path, key=key)
+    assert refused.value.found == "id"
+
+
+PARTED = f"CREATE TABLE target ({ROWS_OF_ALL_KINDS}) PARTITION BY RANGE (id)"
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        [f"CREATE UNLOGGED TABLE target ({ROWS_OF_ALL_KINDS})"],
+        [PARTED, "CREATE UNLOGGED TABLE part PARTITION OF target FOR VALUES FROM (0) TO (9)"],
+        [
+            PARTED,
+            "CREATE TABLE middle PARTITION OF target FOR VALUES FROM (0) TO (9) PARTITION BY RANGE (id)",
+            "CREATE UNLOGGED TABLE part PARTITION OF middle FOR VALUES FROM (0) TO (9)",
+        ],
+    ],
+    ids=["table", "partition", "partition of a partition"],
+)
+def test_a_table_that_a_crash_empties_is_refused(tables: list[str], tmp_path: Path, sql: Any) -> None:
+    """The token would say that its rows are there."""
+    for each in tables:
+        sql.execute(each)
+    feed(tmp_path, "a.jsonl", ROW)
+    with pytest.raises(SinkRefused, match="does not keep rows") as refused:
+        run(tmp_path)
+    assert "is unlogged" in str(refused.value.found)
+    assert flow_of(tmp_path).status(state=tmp_path / "state").epoch == 0
+    sql.execute(refused.value.next_step)
+    run(tmp_path)
+    assert sql.execute("SELECT count(*) FROM target").fetchone() == (1,)
+
+
+def test_a_partition_on_another_server_is_refused(tmp_path: Path, sql: Any) -> None:
+    """What goes there is committed by itself."""
+    schema = flows.schema_of(tmp_path)
+    sql.execute("CREATE EXTENSION IF NOT EXISTS file_fdw")
+    sql.execute(f"CREATE SERVER {schema} FOREIGN DATA WRAPPER file_fdw")
+    sql.execute(PARTED)
+    sql.execute(
+        f"CREATE FOREIGN TABLE part PARTITION OF target FOR VALUES FROM (0) TO (9) SERVER {schema} "
+        "OPTIONS (filename '/dev/null')"
+    )
+    feed(tmp_path, "a.jsonl", ROW)
+    with pytest.raises(SinkRefused, match="does not keep rows") as refused:
+        run(tmp_path)
+    assert "foreign table" in str(refused.value.found)
+
+
+def test_a_table_of_tokens_that_a_crash_empties_is_refused(tmp_path: Path, sql: Any) -> None:
+    """Rows would be there, and be written again."""
+    feed(tmp_path, "a.jsonl", ROW)
+    run(tmp_path, is_made=True)
+    sql.execute(f'ALTER TABLE "{flows.schema_of(tmp_path)} tokens"._onefold_tokens SET UNLOGGED')
+    feed(tmp_path, "b.jsonl", {**ROW, "id": 2})
+    with pytest.raises(SinkRefused, match="_onefold_tokens"):
+        run(tmp_path)
+    assert sql.execute("SELECT count(*) FROM target").fetchone() == (1,)
+
+
+@pytest.fixture
+def poor(tmp_path: Path, sql: Any, database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A user whom the flows come as, who may make tokens and nothing else."""
+    name, parts = f"poor_{flows.schema_of(tmp_path)}", urlsplit(database)
+    sql.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'secret'")
+    sql.execute(f"GRANT USAGE ON SCHEMA {flows.schema_of(tmp_path)} TO {name}")
+    sql.execute(f"GRANT CREATE ON DATABASE {parts.path[1:]} TO {name}")
+    monkeypatch.setenv(flows.PROXIED, f"postgresql://{name}:secret@{parts.hostname}:{parts.port}{parts.path}")
+    yield name
+    sql.execute(f"DROP OWNED BY {name} CASCADE")
+    sql.execute(f"DROP ROLE {name}")
+
+
+@pytest.mark.parametrize("key", [(), ("id",)], ids=["append", "upsert"])
+def test_row_security_that_holds_for_the_user_is_refused(
+    key: Sequence[str], tmp_path: Path, sql: Any, poor: str
+) -> None:
+    """COPY does not go there, and an upsert does not see what is hidden."""
+    sql.execute(f"CREATE TABLE target ({ROWS_OF_ALL_KINDS}, UNIQUE (id))")
+    sql.execute("ALTER TABLE target ENABLE ROW LEVEL SECURITY")
+    sql.execute("CREATE POLICY all_rows ON target USING (true) WITH CHECK (true)")
+    sql.execute(f"GRANT ALL ON target TO {poor}")
+    feed(tmp_path, "a.jsonl", ROW)
+    with pytest.raises(SinkRefused, match="row security") as refused:
+        run(tmp_path, key=key)
+    assert poor in str(refused.value.next_step)
+    assert flow_of(tmp_path, key=key).status(state=tmp_path / "state").epoch == 0
+    sql.execute(f"ALTER ROLE {poor} BYPASSRLS")
+    run(tmp_path, key=key)
+    assert sql.execute("SELECT count(*) FROM target").fetchone() == (1,)
+
+
+def test_who_may_only_insert_may_append(tmp_path: Path, sql: Any, poor: str) -> None:
+    sql.execute(f"CREATE TABLE target ({ROWS_OF_ALL_KINDS})")
+    sql.execute(f"GRANT INSERT ON target TO {poor}")
+    feed(tmp_path, "a.jsonl", ROW)
+    run(tmp_path)
+    assert sql.execute("SELECT count(*) FROM target").fetchone() == (1,)
+
+
+def test_who_may_make_no_temporary_table_is_told_so_before_anything_is_sealed(
+    tmp_path: Path, sql: Any, poor: str, database: str
+) -> None:
+    """An upsert's rows wait in one."""
+    name = urlsplit(database).path[1:]
+    sql.execute(f"CREATE TABLE target ({ROWS_OF_ALL_KINDS}, UNIQUE (id))")
+    sql.execute(f"GRANT ALL ON target TO {poor}")
+    sql.execute(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC")
+    feed(tmp_path, "a.jsonl", ROW)
+    try:
+        with pytest.raises(SinkRefused, match="lacks a permission"):
+            run(tmp_path, key=["id"])
+    finally:
+        sql.execute(f"GRANT TEMPORARY ON DATABASE {name} TO PUBLIC")
+    assert flow_of(tmp_path, key=["id"]).status(state=tmp_path / "state").epoch == 0
+
+
 @pytest.mark.parametrize(
     "columns",
     [

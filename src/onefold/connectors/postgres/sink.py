@@ -18,7 +18,7 @@ import pyarrow as pa
 from onefold.connectors.databases import last_of_each_key, move_token, others, session_name
 from onefold.connectors.postgres.connection import Server, acknowledge_when_durable, end_sessions_of, psycopg
 from onefold.connectors.postgres.copying import copy_in
-from onefold.connectors.postgres.demands import Shape, demand_rights, demand_still, demand_table
+from onefold.connectors.postgres.demands import Shape, demand_rights, demand_still, demand_table, demand_tokens
 from onefold.connectors.postgres.prepared import (
     IS_GONE,
     abort_prepared,
@@ -117,6 +117,7 @@ class PostgresSink(PreparingSink):
                 raise cannot_prepare(self._table, binding.sink)
             connection.execute("BEGIN")
             ensure_tokens(connection, self._table)
+            demand_tokens(connection, self._table, binding)
             refuse_taken(binding, self._table.label, others(connection, self._table, binding))
             if is_gone(connection, self._table, binding):
                 refuse_gone(binding, self._table.label)
