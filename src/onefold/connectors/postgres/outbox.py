@@ -246,10 +246,14 @@ class OutboxSource:
             return None
         try:
             with self._explained():
-                return self._taken(place, until, limit)
+                found = self._taken(place, until, limit)
         except SourceUnavailable as error:
             self._went_away(error)
             return None
+        if self._away_since is not None:  # it answers; that it lets us in says little
+            LOG.warning("%s: the server is back", self._outbox.label)
+            self._away_since = None
+        return found
 
     def _taken(self, place: Place, until: Place | None, limit: Limit) -> Read | None:
         layout, origin = self._known()
@@ -346,8 +350,6 @@ class OutboxSource:
         except SourceUnavailable as error:
             self._went_away(error)
             return False
-        LOG.warning("%s: the server is back", self._outbox.label)
-        self._away_since = None
         return True
 
     def _went_away(self, error: SourceUnavailable) -> None:
