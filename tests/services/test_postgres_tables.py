@@ -295,6 +295,34 @@ def test_a_row_that_violates_a_constraint_leaves_nothing_and_is_named(tmp_path: 
     assert sql.execute("SELECT count(*) FROM target").fetchone() == (3,)
 
 
+@pytest.mark.parametrize(
+    ("columns", "bad", "said"),
+    [
+        ("id bigint, name text, amount numeric(5,2), at timestamp", {"amount": "123456.00"}, "numeric field overflow"),
+        ("id bigint, name uuid, amount numeric(18,2), at timestamp", {"name": "nope"}, "type uuid"),
+    ],
+)
+@pytest.mark.parametrize("key", [(), ("id",)], ids=["append", "upsert"])
+def test_a_row_with_a_value_that_does_not_fit_is_named(
+    columns: str, bad: dict[str, Any], said: str, key: Sequence[str], tmp_path: Path, sql: Any
+) -> None:
+    """The server says what is wrong with the value, and not which row has it."""
+    fine = {**ROW, "name": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"}
+    sql.execute(f"CREATE TABLE target ({columns}, UNIQUE (id))")
+    feed(tmp_path, "a.jsonl", *({**fine, "id": number, **(bad if number in (37, 71) else {})} for number in range(100)))
+    refused = run(tmp_path, key=key).stopped_sinks["out"]
+    assert isinstance(refused, RowsRefused)
+    assert said in str(refused.found)
+    assert "row: id = 37, " in str(refused.found)
+    assert next(iter(bad.values())) in str(refused.found)
+    assert refused.where["sink"] == "out"
+    assert sql.execute("SELECT count(*) FROM target").fetchone() == (0,)
+    feed(tmp_path, "b.jsonl", {**fine, "id": 107})
+    sql.execute("ALTER TABLE target ALTER amount TYPE numeric(18,2), ALTER name TYPE text")
+    run(tmp_path, key=key)
+    assert sql.execute("SELECT count(*) FROM target").fetchone() == (101,)
+
+
 def test_an_instance_that_sleeps_on_its_locks_is_hung_up_on(tmp_path: Path, sql: Any) -> None:
     """Else its successor would wait for as long as it sleeps."""
     feed(tmp_path, "a.jsonl", ROW)
@@ -346,6 +374,71 @@ def test_a_foreign_writer_of_the_same_keys_is_waited_for(tmp_path: Path, sql: An
         run(tmp_path, key=["id"])
         committing.join()
     assert sql.execute("SELECT id, name FROM target ORDER BY id").fetchall() == [(1, "a"), (2, "a")]
+
+
+@pytest.mark.parametrize("key", [(), ("id",)], ids=["append", "upsert"])
+def test_a_foreign_writer_that_is_serializable_takes_no_row_away(
+    key: Sequence[str], tmp_path: Path, sql: Any, database: str
+) -> None:
+    """Where everybody is serializable unless told otherwise: the sink is told, and waits for whom it meets."""
+    sql.execute(f"CREATE TABLE target ({ROWS_OF_ALL_KINDS}, UNIQUE (id))")
+    sql.execute("ALTER ROLE CURRENT_USER SET default_transaction_isolation = serializable")
+    try:
+        for number in range(3):
+            feed(tmp_path, f"{number}.jsonl", {**ROW, "id": 1 if key else number}, {**ROW, "id": 100 + number})
+            with psycopg.connect(database) as foreign:
+                foreign.execute(f"SET search_path TO {flows.schema_of(tmp_path)}")
+                assert foreign.execute("SHOW transaction_isolation").fetchone() == ("serializable",)
+                foreign.execute("SELECT sum(id) FROM target")
+                foreign.execute("UPDATE target SET name = 'theirs' WHERE id = 1")
+                foreign.execute("INSERT INTO target (id, name) VALUES (%s, 'theirs')", [1000 + number])
+                committing = threading.Timer(1.0, foreign.commit)
+                committing.start()
+                run(tmp_path, key=key)
+                committing.join()
+    finally:
+        sql.execute("ALTER ROLE CURRENT_USER RESET default_transaction_isolation")
+    found = sql.execute("SELECT id FROM target WHERE id < 1000 ORDER BY id").fetchall()
+    assert found == [*((number,) for number in ((1,) if key else (0, 1, 2))), (100,), (101,), (102,)]
+    assert sql.execute("SELECT count(*) FROM target WHERE id >= 1000").fetchone() == (3,)
+
+
+def _commit_when_waited_for(foreign: Any, sql: Any) -> None:
+    deadline = time.monotonic() + 20
+    query = "SELECT 1 FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
+    while sql.execute(query, [foreign.info.backend_pid]).fetchone() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    foreign.commit()
+
+
+def test_a_row_that_a_foreign_writer_moves_to_another_partition_costs_another_try(
+    tmp_path: Path, sql: Any, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An UPDATE that waited for it is answered 40001: the delivery is made again, and finds the key free."""
+    sql.execute(
+        "CREATE TABLE target (id bigint, name text, amount numeric(18,2), at timestamp, place int DEFAULT 0, "
+        "UNIQUE NULLS NOT DISTINCT (id, place)) PARTITION BY LIST (place)"
+    )
+    for place in range(2):
+        sql.execute(f"CREATE TABLE part{place} PARTITION OF target FOR VALUES IN ({place})")
+    sql.execute("INSERT INTO target (id, name, place) VALUES (NULL, 'old', 0)")
+    flow = of.Flow("flow")
+    schema = {**SCHEMA, "place": "INTEGER"}
+    rows = flow.read(of.files(str(tmp_path / "in" / "*.jsonl")), schema=schema, name="in")
+    rows.upsert(
+        flows.database(tmp_path).table("target", schema=flows.schema_of(tmp_path)), key=["id", "place"], name="out"
+    )
+    feed(tmp_path, "a.jsonl", {**ROW, "id": None, "place": 0})
+    with psycopg.connect(database) as foreign:
+        foreign.execute(f"SET search_path TO {flows.schema_of(tmp_path)}")
+        foreign.execute("UPDATE target SET place = 1")
+        committing = threading.Thread(target=_commit_when_waited_for, args=(foreign, sql))
+        committing.start()
+        flow.run(state=tmp_path / "state")
+        committing.join()
+    assert "moved to another partition" in caplog.text
+    found = sql.execute("SELECT id, name, place FROM target ORDER BY place").fetchall()
+    assert found == [(None, "a", 0), (None, "old", 1)]
 
 
 @pytest.mark.parametrize(

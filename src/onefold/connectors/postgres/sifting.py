@@ -26,6 +26,9 @@ SAVEPOINT = "onefold_sifting"
 MOST_REFUSED = 10_000
 """Rows of an epoch. More of them are no exceptions, and each costs some statements while others wait for our locks."""
 
+ROW_CHARACTERS = 500
+"""How much of a refused row an error shows."""
+
 _DEFERRABLE = """
 SELECT format('%%I.%%I', nspname, conname) FROM pg_constraint JOIN pg_namespace n ON n.oid = connamespace
 WHERE conrelid = %s::regclass AND condeferrable ORDER BY 1
@@ -36,11 +39,13 @@ WHERE conrelid = %s::regclass AND condeferrable ORDER BY 1
 class Sieve:
     """For one table, in the transaction under way.
 
-    write: a piece. told: what an error of the client says of rows of this table; None: it is not about them.
+    sink: its name, for errors. write: a piece. told: what an error of the client says of rows of this table; None: it
+    is not about them.
     """
 
     connection: Any
     table: TableName
+    sink: str
     write: Callable[[pa.Table], None]
     told: Callable[[Any], RowsRefused | None]
 
@@ -57,6 +62,24 @@ class Sieve:
                 break
             refused = left
         return refused
+
+    def first(self, rows: pa.Table) -> RowsRefused | None:
+        """An error that names the first row that is refused behind those before it, which are written.
+
+        Raises the client's errors.
+        """
+        at, count = 0, rows.num_rows
+        while count > 1:
+            half = count // 2
+            if self._write_piece(rows.slice(at, half), "") is None:
+                at, count = at + half, count - half
+            else:
+                count = half
+        error = self._write_piece(rows.slice(at, 1), "")
+        if error is None:
+            return None
+        row = ", ".join(f"{name} = {value!r}" for name, value in rows.slice(at, 1).to_pylist()[0].items())
+        return RowsRefused(error.summary, found=f"{error.found}; row: {row[:ROW_CHARACTERS]}", sink=self.sink)
 
     def _pass(self, rows: pa.Table, pieces: list[tuple[int, int]], deferrable: list[str]) -> list[RefusedRow]:
         """pieces: first row and count, the first of them last."""

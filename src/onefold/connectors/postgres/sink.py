@@ -290,10 +290,9 @@ class PostgresSink(PreparingSink):
             return
         with self._nothing_written(), durable_step("postgres.write"), self._stage(rows, prepared_as) as stage:
             if self.binding.is_sifted and prepared_as is not None:
-                sieve = Sieve(self._connected(), self._table, partial(self._put_anew, stage), self._refusal)
-                self._refused = sieve.pass_through(rows)
+                self._refused = self._sieve(stage).pass_through(rows)
             else:
-                self._put(stage, rows)
+                self._put_or_name(stage, rows, prepared_as)
 
     @contextlib.contextmanager
     def _stage(self, rows: pa.Table, prepared_as: str | None) -> Iterator[str | None]:
@@ -316,6 +315,21 @@ class PostgresSink(PreparingSink):
         refuse_cut(stored, self._shape.differing, table.label, binding.sink)
         copy_in(connection, stage, stored)
         merge(connection, table, binding, stage, self._shape.differing)
+
+    def _put_or_name(self, stage: str | None, rows: pa.Table, prepared_as: str | None) -> None:
+        """What the server says of a value that does not fit names neither the row nor, often, the value: look for it
+        in a transaction that is taken back."""
+        try:
+            self._put(stage, rows)
+        except psycopg().DataError as error:
+            self._session.roll_back()
+            self._connected().execute("BEGIN")
+            with self._stage(rows, prepared_as) as again:
+                raise self._sieve(again).first(rows) or self._failure(error) from None
+
+    def _sieve(self, stage: str | None) -> Sieve:
+        write = partial(self._put_anew, stage)
+        return Sieve(self._connected(), self._table, self.binding.sink, write, self._refusal)
 
     def _put_anew(self, stage: str | None, rows: pa.Table) -> None:
         """A piece; the one before was merged. A table for each would hold a lock each until the end."""
