@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from onefold.errors import RowsRefused
-from tests.services.database_prepared import feed, findings, flow_of, lake_files, leave_prepared
+import onefold as of
+from onefold.connectors import preparing
+from onefold.connectors.mysql import session as mysql_session
+from onefold.connectors.postgres import connection as postgres_connection
+from onefold.errors import RowsRefused, SinkUnavailable
+from tests.services.database_prepared import batch_of, begun, feed, findings, flow_of, lake_files, leave_prepared
 from tests.services.database_systems import MYSQL, POSTGRES, System
 
 one_server = pytest.mark.parametrize("system", [POSTGRES, MYSQL], ids=str)
@@ -98,3 +102,35 @@ def test_an_alter_table_that_waits_for_what_is_prepared_is_not_waited_for(system
 
 MOST_SECONDS = 15.0
 """Half of what a sink waits for a lock."""
+
+
+@one_server
+def test_what_a_zombie_prepares_after_its_successor_has_listed_is_found_by_the_next(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The successor can only wait for it, and gives up: it does not touch what it does not know."""
+    monkeypatch.setattr(mysql_session, "SETTINGS", {**mysql_session.SETTINGS, "innodb_lock_wait_timeout": "1"})
+    monkeypatch.setattr(postgres_connection, "LOCK_SECONDS", 1)
+    monkeypatch.setattr(preparing, "PREPARE_SECONDS", 0.5)
+    state = tmp_path / "state" / "both"
+
+    def flow() -> of.Flow:
+        return flow_of(tmp_path, system.flows.table(tmp_path, "target"))
+
+    feed(tmp_path, "a.jsonl", 1)
+    flow().run(state=tmp_path / "state")
+    plan, successor_plan = flow().plan, flow().plan
+    zombie, _, late = begun(plan, state, seal="a" * 32)
+    successor, _, head = begun(successor_plan, state, seal="b" * 32)
+    assert list(successor.handles()) == []
+    zombie.prepare(late, [batch_of(plan, 2)])
+    with pytest.raises(SinkUnavailable, match="took too long"):
+        successor.prepare(head, [batch_of(successor_plan, 3)])
+    [left] = system.flows.left()
+    assert "a" * 32 in left
+    for sink in (zombie, successor):
+        sink.close()
+    feed(tmp_path, "b.jsonl", 4)
+    flow().run(state=tmp_path / "state")
+    assert system.flows.rows(tmp_path, "SELECT id FROM target ORDER BY id") == [(1,), (4,)]
+    assert system.flows.left() == []

@@ -10,10 +10,9 @@ import pymysql
 import pytest
 
 import onefold as of
-from onefold.connectors import preparing
-from onefold.connectors.mysql import prepared, session
+from onefold.connectors.mysql import prepared
 from onefold.connectors.mysql.session import Session
-from onefold.errors import OutcomeUnknown, SinkRefused, SinkUnavailable
+from onefold.errors import OutcomeUnknown, SinkRefused
 from onefold.plan import Plan
 from services.jars import ServiceMissing
 from services.mariadb import MariaDB
@@ -76,29 +75,6 @@ def test_what_is_prepared_and_what_is_committed_survive_a_kill_of_the_server(
     with flows.connect(own_server.url) as connection:
         assert flows.ask(connection, "SELECT id FROM target ORDER BY id") == [(1,), (2,)]
     assert flows.left(own_server.url) == []
-
-
-def test_what_a_zombie_prepares_after_its_successor_has_listed_is_found_by_the_next(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The successor can only wait for it, and gives up: it does not touch what it does not know."""
-    monkeypatch.setattr(session, "SETTINGS", {**session.SETTINGS, "innodb_lock_wait_timeout": "1"})
-    monkeypatch.setattr(preparing, "PREPARE_SECONDS", 0.5)
-    state = tmp_path / "state" / "both"
-    zombie, _, late = begun(plan, state, seal="a" * 32)
-    successor_plan = flow_of(tmp_path, flows.table(tmp_path, "target")).plan
-    successor, _, head = begun(successor_plan, state, seal="b" * 32)
-    assert list(successor.handles()) == []
-    zombie.prepare(late, [batch_of(plan, 2)])
-    with pytest.raises(SinkUnavailable, match="took too long"):
-        successor.prepare(head, [batch_of(plan, 3)])
-    [left] = flows.left()
-    assert "a" * 32 in left
-    for sink in (zombie, successor):
-        sink.close()
-    feed(tmp_path, "b.jsonl", 4)
-    assert run_again(tmp_path) == [(1,), (4,)]
-    assert flows.left() == []
 
 
 def test_transactions_of_strangers_are_left_alone(plan: Plan, mysql_database: str, tmp_path: Path) -> None:

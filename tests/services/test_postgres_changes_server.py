@@ -91,6 +91,8 @@ def test_a_log_that_the_server_did_not_keep_is_a_loss(start: Start) -> None:
     assert found.status == "failed"
     with pytest.raises(InputLost, match="did not keep the log") as lost:
         world.open().read(PARTITION, place, AMPLE, 0.1)
+    assert str(lost.value.expected).startswith(f"every change from LSN {place['lsn']} ")
+    assert lost.value.found == f"slot {world.slot} is lost"
     rows, _ = world.drain(world.open(), lost.value.skip.to)
     assert len(rows) == 6, "after the loss was accepted, a new slot, and the table as it is now"
     world.close()
@@ -117,6 +119,8 @@ def test_a_server_that_was_restored_from_a_backup_is_a_loss(start: Start, tmp_pa
     world.do("INSERT INTO t VALUES (1, 'kept')")
     with pytest.raises(InputLost, match="went back in time") as lost:
         world.drain(world.open(), later)
+    assert str(lost.value.expected).startswith(f"every change from LSN {later['lsn']} ")
+    assert str(lost.value.found).startswith("a log that ends at ")
     source = world.open()
     rows, anew = world.drain(source, lost.value.skip.to)
     assert brief(rows, "id", "v") == [("upsert", 1, "kept")] * 2, "as a change, and as a row that is there"

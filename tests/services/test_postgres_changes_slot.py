@@ -14,6 +14,7 @@ import pytest
 import onefold as of
 from onefold.connectors.postgres.changes import source as sources
 from onefold.connectors.postgres.changes import watch
+from onefold.connectors.postgres.changes.place import lsn_text
 from onefold.errors import (
     InputLost,
     SchemaError,
@@ -39,6 +40,14 @@ def world(database: str, tmp_path: Path) -> Iterator[World]:
 # ------------------------------------------------------------------------------------------------------ slot and server
 
 
+def assert_names(lost: InputLost, start: dict[str, Any], found: str) -> None:
+    """What lacks, from which place on and through which slot, and what there is instead."""
+    at = f"LSN {lsn_text(_number(start))}" if start else "the beginning"
+    assert str(lost.expected).startswith(f"every change from {at}")
+    assert "through slot " in str(lost.expected)
+    assert found in str(lost.found)
+
+
 def test_only_settled_input_is_given_up(world: World) -> None:
     world.do("CREATE TABLE t (id int PRIMARY KEY)")
     source = world.open()
@@ -53,8 +62,9 @@ def test_only_settled_input_is_given_up(world: World) -> None:
     source.close()
     assert _confirmed(world) == _number(second)
     assert brief(world.drain(world.open(), second)[0], "id") == [("upsert", 2)]
-    with pytest.raises(InputLost, match="moved on by somebody else"):
+    with pytest.raises(InputLost, match="moved on by somebody else") as lost:
         world.drain(world.open(), first)
+    assert_names(lost.value, first, f"slot {world.slot} at ")
     source = world.open()
     source.settle({PARTITION: third})
     world.drain(source, third)
@@ -114,9 +124,10 @@ def test_a_slot_that_is_gone_is_never_silently_made_anew(world: World) -> None:
     world.close_sources()
     drop_slot(world.slot)
     world.do("DELETE FROM t WHERE id = 1", "INSERT INTO t VALUES (3)")
-    for start in (place, {}):
+    for start in ({}, place):
         with pytest.raises(InputLost, match="slot is gone") as lost:
             world.drain(world.open(), start)
+        assert_names(lost.value, start, f"no slot {world.slot}")
     assert lost.value.skip is not None
     rows, place = world.drain(world.open(), lost.value.skip.to)
     assert brief(rows, "id") == [("upsert", 2), ("upsert", 3)], "the tables as they are now"
@@ -186,13 +197,15 @@ def test_a_table_made_anew_or_taken_out_of_the_publication_is_a_loss(world: Worl
     world.do("CREATE TABLE t (id int PRIMARY KEY)")
     _, place = world.drain(world.open())
     world.do(f"ALTER PUBLICATION {world.slot} DROP TABLE t")
-    with pytest.raises(InputLost, match="not published"):
+    with pytest.raises(InputLost, match="not published") as lost:
         world.drain(world.open(), place)
+    assert_names(lost.value, place, f"publication {world.slot} without t")
     world.do(f"ALTER PUBLICATION {world.slot} ADD TABLE t")
     world.drain(world.open(), place)
     world.do("DROP TABLE t", "CREATE TABLE t (id int PRIMARY KEY)")
     with pytest.raises(InputLost, match="made anew") as lost:
         world.drain(world.open(), place)
+    assert_names(lost.value, place, "another table t")
     world.do("INSERT INTO t VALUES (7)")
     assert brief(world.drain(world.open(), lost.value.skip.to)[0], "id") == [("upsert", 7)]
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
+import psycopg
 import pytest
 
 import onefold as of
-from onefold.connectors.postgres import OutboxSource
+from onefold.connectors.postgres import OutboxSource, outbox
 from onefold.errors import InputLost, SchemaError, SourceRefused, SourceUnavailable
 from tests.services import outbox_tables as tables
 from tests.services import postgres_flows as flows
@@ -275,4 +276,24 @@ def test_a_position_ahead_of_the_server_is_input_that_is_lost(tmp_path: Path, sq
     with pytest.raises(InputLost, match="the position is of another database") as error:
         tables.take(source, {**start, "server": "1", "transaction": 10**12})
     assert error.value.skip.to == start, "the end: what its position says means nothing here"
+    source.close()
+
+
+def test_a_server_that_lets_us_in_and_never_answers_ends_the_flow(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That a connection was made does not count as its return."""
+
+    def refuse(*_: Any) -> Any:
+        raise psycopg.errors.LockNotAvailable("held")
+
+    tables.make(tmp_path)
+    monkeypatch.setattr(outbox, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(outbox, "OUTAGE_SECONDS", 0.1)
+    source = tables.source(tmp_path)
+    source.open(None)
+    monkeypatch.setattr(outbox, "look", refuse)
+    with pytest.raises(SourceUnavailable, match="does not answer"):  # noqa: PT012
+        for _ in range(200):
+            source.read(tables.PARTITION, {}, tables.AMPLE, 0.05)
     source.close()

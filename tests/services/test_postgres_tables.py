@@ -92,6 +92,149 @@ def test_keys_under_a_collation_that_equates_different_texts_are_refused(tmp_pat
     assert "collation" in str(refused.value.found)
 
 
+@pytest.mark.parametrize(("kind", "other"), [("uuid", "bigint"), ("jsonb", "bigint"), ("citext", "bigint")])
+def test_keys_of_a_type_under_which_different_texts_are_equal_are_refused(
+    kind: str, other: str, tmp_path: Path, sql: Any
+) -> None:
+    """A0… and a0… would be one row over two epochs."""
+    feed(tmp_path, "a.jsonl", ROW)
+    if kind == "citext":
+        sql.execute(f"CREATE EXTENSION citext SCHEMA {flows.schema_of(tmp_path)}")
+        kind = f"{flows.schema_of(tmp_path)}.citext"
+    sql.execute(f"CREATE TABLE target (id {other}, name {kind} UNIQUE, amount numeric(18,2), at timestamp)")
+    with pytest.raises(SchemaError, match="Column name of") as refused:
+        run(tmp_path, key=["name"])
+    assert kind in str(refused.value.found)
+
+
+@pytest.mark.parametrize("key", [["id"], ["id", "name"]])
+def test_only_the_columns_that_an_index_is_over_are_its_key(key: list[str], tmp_path: Path, sql: Any) -> None:
+    """Not those that it only holds besides."""
+    feed(tmp_path, "a.jsonl", ROW, {**ROW, "name": "b"})
+    sql.execute(f"CREATE TABLE target ({ROWS_OF_ALL_KINDS}, UNIQUE (id) INCLUDE (name))")
+    if key == ["id"]:
+        run(tmp_path, key=key)
+        assert sql.execute("SELECT id, name FROM target").fetchall() == [(1, "b")]
+        return
+    with pytest.raises(SchemaError, match="no unique key") as refused:
+        run(tmp_path, key=key)
+    assert refused.value.found == "id"
+
+
+PARTED = f"CREATE TABLE target ({ROWS_OF_ALL_KINDS}) PARTITION BY RANGE (id)"
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        [f"CREATE UNLOGGED TABLE target ({ROWS_OF_ALL_KINDS})"],
+        [PARTED, "CREATE UNLOGGED TABLE part PARTITION OF target FOR VALUES FROM (0) TO (9)"],
+        [
+            PARTED,
+            "CREATE TABLE middle PARTITION OF target FOR VALUES FROM (0) TO (9) PARTITION BY RANGE (id)",
+            "CREATE UNLOGGED TABLE part PARTITION OF middle FOR VALUES FROM (0) TO (9)",
+        ],
+    ],
+    ids=["table", "partition", "partition of a partition"],
+)
+def test_a_table_that_a_crash_empties_is_refused(tables: list[str], tmp_path: Path, sql: Any) -> None:
+    """The token would say that its rows are there."""
+    for each in tables:
+        sql.execute(each)
+    feed(tmp_path, "a.jsonl", ROW)
+    with pytest.raises(SinkRefused, match="does not keep rows") as refused:
+        run(tmp_path)
+    assert "is unlogged" in str(refused.value.found)
+    assert flow_of(tmp_path).status(state=tmp_path / "state").epoch == 0
+    sql.execute(refused.value.next_step)
+    run(tmp_path)
+    assert sql.execute("SELECT count(*) FROM target").fetchone() == (1,)
+
+
+def test_a_partition_on_another_server_is_refused(tmp_path: Path, sql: Any) -> None:
+    """What goes there is committed by itself."""
+    schema = flows.schema_of(tmp_path)
+    sql.execute("CREATE EXTENSION IF NOT EXISTS file_fdw")
+    sql.execute(f"CREATE SERVER {schema} FOREIGN DATA WRAPPER file_fdw")
+    sql.execute(PARTED)
+    sql.execute(
+        f"CREATE FOREIGN TABLE part PARTITION OF target FOR VALUES FROM (0) TO (9) SERVER {schema} "
+        "OPTIONS (filename '/dev/null')"
+    )
+    feed(tmp_path, "a.jsonl", ROW)
+    with pytest.raises(SinkRefused, match="does not keep rows") as refused:
+        run(tmp_path)
+    assert "foreign table" in str(refused.value.found)
+
+
+def test_a_table_of_tokens_that_a_crash_empties_is_refused(tmp_path: Path, sql: Any) -> None:
+    """Rows would be there, and be written again."""
+    feed(tmp_path, "a.jsonl", ROW)
+    run(tmp_path, is_made=True)
+    sql.execute(f'ALTER TABLE "{flows.schema_of(tmp_path)} tokens"._onefold_tokens SET UNLOGGED')
+    feed(tmp_path, "b.jsonl", {**ROW, "id": 2})
+    with pytest.raises(SinkRefused, match="_onefold_tokens"):
+        run(tmp_path)
+    assert sql.execute("SELECT count(*) FROM target").fetchone() == (1,)
+
+
+@pytest.fixture
+def poor(tmp_path: Path, sql: Any, database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A user whom the flows come as, who may make tokens and nothing else."""
+    name, parts = f"poor_{flows.schema_of(tmp_path)}", urlsplit(database)
+    sql.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'secret'")
+    sql.execute(f"GRANT USAGE ON SCHEMA {flows.schema_of(tmp_path)} TO {name}")
+    sql.execute(f"GRANT CREATE ON DATABASE {parts.path[1:]} TO {name}")
+    monkeypatch.setenv(flows.PROXIED, f"postgresql://{name}:secret@{parts.hostname}:{parts.port}{parts.path}")
+    yield name
+    sql.execute(f"DROP OWNED BY {name} CASCADE")
+    sql.execute(f"DROP ROLE {name}")
+
+
+@pytest.mark.parametrize("key", [(), ("id",)], ids=["append", "upsert"])
+def test_row_security_that_holds_for_the_user_is_refused(
+    key: Sequence[str], tmp_path: Path, sql: Any, poor: str
+) -> None:
+    """COPY does not go there, and an upsert does not see what is hidden."""
+    sql.execute(f"CREATE TABLE target ({ROWS_OF_ALL_KINDS}, UNIQUE (id))")
+    sql.execute("ALTER TABLE target ENABLE ROW LEVEL SECURITY")
+    sql.execute("CREATE POLICY all_rows ON target USING (true) WITH CHECK (true)")
+    sql.execute(f"GRANT ALL ON target TO {poor}")
+    feed(tmp_path, "a.jsonl", ROW)
+    with pytest.raises(SinkRefused, match="row security") as refused:
+        run(tmp_path, key=key)
+    assert poor in str(refused.value.next_step)
+    assert flow_of(tmp_path, key=key).status(state=tmp_path / "state").epoch == 0
+    sql.execute(f"ALTER ROLE {poor} BYPASSRLS")
+    run(tmp_path, key=key)
+    assert sql.execute("SELECT count(*) FROM target").fetchone() == (1,)
+
+
+def test_who_may_only_insert_may_append(tmp_path: Path, sql: Any, poor: str) -> None:
+    sql.execute(f"CREATE TABLE target ({ROWS_OF_ALL_KINDS})")
+    sql.execute(f"GRANT INSERT ON target TO {poor}")
+    feed(tmp_path, "a.jsonl", ROW)
+    run(tmp_path)
+    assert sql.execute("SELECT count(*) FROM target").fetchone() == (1,)
+
+
+def test_who_may_make_no_temporary_table_is_told_so_before_anything_is_sealed(
+    tmp_path: Path, sql: Any, poor: str, database: str
+) -> None:
+    """An upsert's rows wait in one."""
+    name = urlsplit(database).path[1:]
+    sql.execute(f"CREATE TABLE target ({ROWS_OF_ALL_KINDS}, UNIQUE (id))")
+    sql.execute(f"GRANT ALL ON target TO {poor}")
+    sql.execute(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC")
+    feed(tmp_path, "a.jsonl", ROW)
+    try:
+        with pytest.raises(SinkRefused, match="lacks a permission"):
+            run(tmp_path, key=["id"])
+    finally:
+        sql.execute(f"GRANT TEMPORARY ON DATABASE {name} TO PUBLIC")
+    assert flow_of(tmp_path, key=["id"]).status(state=tmp_path / "state").epoch == 0
+
+
 @pytest.mark.parametrize(
     "columns",
     [
@@ -152,6 +295,34 @@ def test_a_row_that_violates_a_constraint_leaves_nothing_and_is_named(tmp_path: 
     assert sql.execute("SELECT count(*) FROM target").fetchone() == (3,)
 
 
+@pytest.mark.parametrize(
+    ("columns", "bad", "said"),
+    [
+        ("id bigint, name text, amount numeric(5,2), at timestamp", {"amount": "123456.00"}, "numeric field overflow"),
+        ("id bigint, name uuid, amount numeric(18,2), at timestamp", {"name": "nope"}, "type uuid"),
+    ],
+)
+@pytest.mark.parametrize("key", [(), ("id",)], ids=["append", "upsert"])
+def test_a_row_with_a_value_that_does_not_fit_is_named(
+    columns: str, bad: dict[str, Any], said: str, key: Sequence[str], tmp_path: Path, sql: Any
+) -> None:
+    """The server says what is wrong with the value, and not which row has it."""
+    fine = {**ROW, "name": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"}
+    sql.execute(f"CREATE TABLE target ({columns}, UNIQUE (id))")
+    feed(tmp_path, "a.jsonl", *({**fine, "id": number, **(bad if number in (37, 71) else {})} for number in range(100)))
+    refused = run(tmp_path, key=key).stopped_sinks["out"]
+    assert isinstance(refused, RowsRefused)
+    assert said in str(refused.found)
+    assert "row: id = 37, " in str(refused.found)
+    assert next(iter(bad.values())) in str(refused.found)
+    assert refused.where["sink"] == "out"
+    assert sql.execute("SELECT count(*) FROM target").fetchone() == (0,)
+    feed(tmp_path, "b.jsonl", {**fine, "id": 107})
+    sql.execute("ALTER TABLE target ALTER amount TYPE numeric(18,2), ALTER name TYPE text")
+    run(tmp_path, key=key)
+    assert sql.execute("SELECT count(*) FROM target").fetchone() == (101,)
+
+
 def test_an_instance_that_sleeps_on_its_locks_is_hung_up_on(tmp_path: Path, sql: Any) -> None:
     """Else its successor would wait for as long as it sleeps."""
     feed(tmp_path, "a.jsonl", ROW)
@@ -205,20 +376,69 @@ def test_a_foreign_writer_of_the_same_keys_is_waited_for(tmp_path: Path, sql: An
     assert sql.execute("SELECT id, name FROM target ORDER BY id").fetchall() == [(1, "a"), (2, "a")]
 
 
-def test_a_table_that_is_altered_while_the_flow_runs_stops_it_with_nothing_lost(tmp_path: Path, sql: Any) -> None:
-    feed(tmp_path, "a.jsonl", ROW)
-    sql.execute(f"CREATE TABLE target ({ROWS_OF_ALL_KINDS})")
-    with pytest.raises(OnefoldError) as stopped, flow_of(tmp_path).start(state=tmp_path / "state") as running:  # noqa: PT012
-        deadline = time.monotonic() + 20
-        while sql.execute("SELECT count(*) FROM target").fetchone() == (0,) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        sql.execute("ALTER TABLE target DROP COLUMN amount")
-        feed(tmp_path, "b.jsonl", {**ROW, "id": 2})
-        running.wait(30)
-    assert "amount" in str(stopped.value)
-    sql.execute("ALTER TABLE target ADD COLUMN amount numeric(18,2)")
-    run(tmp_path)
-    assert sql.execute("SELECT id FROM target ORDER BY id").fetchall() == [(1,), (2,)]
+@pytest.mark.parametrize("key", [(), ("id",)], ids=["append", "upsert"])
+def test_a_foreign_writer_that_is_serializable_takes_no_row_away(
+    key: Sequence[str], tmp_path: Path, sql: Any, database: str
+) -> None:
+    """Where everybody is serializable unless told otherwise: the sink is told, and waits for whom it meets."""
+    sql.execute(f"CREATE TABLE target ({ROWS_OF_ALL_KINDS}, UNIQUE (id))")
+    sql.execute("ALTER ROLE CURRENT_USER SET default_transaction_isolation = serializable")
+    try:
+        for number in range(3):
+            feed(tmp_path, f"{number}.jsonl", {**ROW, "id": 1 if key else number}, {**ROW, "id": 100 + number})
+            with psycopg.connect(database) as foreign:
+                foreign.execute(f"SET search_path TO {flows.schema_of(tmp_path)}")
+                assert foreign.execute("SHOW transaction_isolation").fetchone() == ("serializable",)
+                foreign.execute("SELECT sum(id) FROM target")
+                foreign.execute("UPDATE target SET name = 'theirs' WHERE id = 1")
+                foreign.execute("INSERT INTO target (id, name) VALUES (%s, 'theirs')", [1000 + number])
+                committing = threading.Timer(1.0, foreign.commit)
+                committing.start()
+                run(tmp_path, key=key)
+                committing.join()
+    finally:
+        sql.execute("ALTER ROLE CURRENT_USER RESET default_transaction_isolation")
+    found = sql.execute("SELECT id FROM target WHERE id < 1000 ORDER BY id").fetchall()
+    assert found == [*((number,) for number in ((1,) if key else (0, 1, 2))), (100,), (101,), (102,)]
+    assert sql.execute("SELECT count(*) FROM target WHERE id >= 1000").fetchone() == (3,)
+
+
+def _commit_when_waited_for(foreign: Any, sql: Any) -> None:
+    deadline = time.monotonic() + 20
+    query = "SELECT 1 FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
+    while sql.execute(query, [foreign.info.backend_pid]).fetchone() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    foreign.commit()
+
+
+def test_a_row_that_a_foreign_writer_moves_to_another_partition_costs_another_try(
+    tmp_path: Path, sql: Any, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An UPDATE that waited for it is answered 40001: the delivery is made again, and finds the key free."""
+    sql.execute(
+        "CREATE TABLE target (id bigint, name text, amount numeric(18,2), at timestamp, place int DEFAULT 0, "
+        "UNIQUE NULLS NOT DISTINCT (id, place)) PARTITION BY LIST (place)"
+    )
+    for place in range(2):
+        sql.execute(f"CREATE TABLE part{place} PARTITION OF target FOR VALUES IN ({place})")
+    sql.execute("INSERT INTO target (id, name, place) VALUES (NULL, 'old', 0)")
+    flow = of.Flow("flow")
+    schema = {**SCHEMA, "place": "INTEGER"}
+    rows = flow.read(of.files(str(tmp_path / "in" / "*.jsonl")), schema=schema, name="in")
+    rows.upsert(
+        flows.database(tmp_path).table("target", schema=flows.schema_of(tmp_path)), key=["id", "place"], name="out"
+    )
+    feed(tmp_path, "a.jsonl", {**ROW, "id": None, "place": 0})
+    with psycopg.connect(database) as foreign:
+        foreign.execute(f"SET search_path TO {flows.schema_of(tmp_path)}")
+        foreign.execute("UPDATE target SET place = 1")
+        committing = threading.Thread(target=_commit_when_waited_for, args=(foreign, sql))
+        committing.start()
+        flow.run(state=tmp_path / "state")
+        committing.join()
+    assert "moved to another partition" in caplog.text
+    found = sql.execute("SELECT id, name, place FROM target ORDER BY place").fetchall()
+    assert found == [(None, "a", 0), (None, "old", 1)]
 
 
 @pytest.mark.parametrize(

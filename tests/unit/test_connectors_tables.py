@@ -85,6 +85,41 @@ def test_a_table_that_does_not_fit_is_refused_by_column(bench: SinkBench, ddl: s
     assert caught.value.found != caught.value.expected
 
 
+PRICES = pa.schema([("id", pa.int64()), ("price", pa.decimal128(18, 2)), ("share", pa.float64())])
+
+
+@pytest.mark.parametrize("mode", ["append", "upsert"])
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("duckdb", ["ALTER TABLE target ALTER price TYPE DECIMAL(18,1)"]),
+        ("duckdb", ["ALTER TABLE target ALTER share TYPE INTEGER"]),
+        ("duckdb", ["ALTER TABLE target ADD COLUMN more INTEGER"]),
+        ("duckdb", ["DROP TABLE target", "CREATE TABLE target (id INTEGER, price DECIMAL(18,2), share DOUBLE)"]),
+        ("sqlite", ["DROP TABLE target", "CREATE TABLE target (id INTEGER, price NUMERIC, share REAL)"]),
+        ("sqlite", ["DROP TABLE target", "CREATE TABLE target (id INTEGER, price TEXT, share INTEGER)"]),
+        ("sqlite", ["ALTER TABLE target ADD COLUMN more INTEGER"]),
+    ],
+)
+def test_a_table_that_is_altered_between_deliveries_is_refused_and_nothing_is_rounded(
+    name: str, changes: list[str], mode: Any, tmp_path: Path
+) -> None:
+    bench = SinkBench(DUCKDB if name == "duckdb" else SQLITE, tmp_path, schema=PRICES)
+    bench = bench.under(mode=mode, key=("id",)) if mode == "upsert" else bench
+    sink, _ = bench.instance()
+    sink.commit([bench.prepare(sink, 1, [{"id": 1, "price": Decimal("1.50"), "share": 0.5}])], move(0, 1))
+    receipt = bench.prepare(sink, 2, [{"id": 2, "price": Decimal("2.57"), "share": 2.5}])
+    run(bench, *changes)
+    with pytest.raises(SinkRefused, match="was changed meanwhile") as refused:
+        sink.commit([receipt], move(1, 2))
+    assert "Column" in str(refused.value.found)
+    run(bench, "DROP TABLE target", "CREATE TABLE target (id BIGINT, price DECIMAL(18,2), share DOUBLE)")
+    if name == "sqlite":
+        run(bench, "DROP TABLE target", "CREATE TABLE target (id INTEGER, price TEXT, share REAL)")
+    sink.commit([receipt], move(1, 2))
+    assert bench.look() == ([{"id": 2, "price": Decimal("2.57"), "share": 2.5}], token(2))
+
+
 def test_rows_that_a_constraint_refuses_leave_nothing(bench: SinkBench) -> None:
     run(bench, "CREATE TABLE target (id BIGINT CHECK (id < 5), name VARCHAR)")
     sink, _ = bench.instance()

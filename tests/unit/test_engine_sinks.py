@@ -17,6 +17,7 @@ from onefold.errors import (
     OutcomeUnknown,
     SinkChanged,
     SinkForked,
+    SinkRefused,
     SinkRestored,
     TargetTaken,
     TokenRefused,
@@ -463,3 +464,23 @@ def test_a_sink_without_a_token_is_not_asked_to_write_it_again(bench: Bench) -> 
     run.step()
     run.drain()
     assert sink.renewed == 0
+
+
+class Unwilling(MemorySink):
+    """Opens, and will not have what is delivered."""
+
+    def commit(self, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
+        raise SinkRefused("The table was changed.", sink="a")
+
+
+@pytest.mark.parametrize("guarantee", ["exactly-once", "at-least-once", "at-most-once"])
+def test_a_sink_that_refuses_a_delivery_ends_the_run(bench: Bench, guarantee: str) -> None:
+    """No later try would help: opened again it would look well, and refuse for ever."""
+    bench.feed(2)
+    flow = bench.flow("a", weaker={"a": guarantee})
+    refusing = with_sinks(flow.plan, {"a": Unwilling(bench.memory("a").name)})
+    with pytest.raises(SinkRefused, match="was changed"):
+        bench.run(refusing)
+    assert bench.numbers("a") == []
+    bench.run(flow)
+    assert bench.numbers("a") == ([1] if guarantee == "at-most-once" else [0, 1])

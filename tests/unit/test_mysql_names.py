@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import random
+from collections import Counter
 from decimal import Decimal
 from typing import Any
 
@@ -23,6 +24,7 @@ from onefold.connectors.mysql.types import (
     quoted,
 )
 from onefold.errors import BuildError, SchemaError, SinkRefused, SinkUnavailable
+from tests.names import hostile
 
 ALPHABET = "aA\"'`\\;-- /*%()$1€ß漢\n\t\u202e{}?:@_\x1a\x00"
 
@@ -46,8 +48,12 @@ def read_as_mysql(literal: bytes) -> tuple[bytes, bytes]:
 
 
 def test_hostile_names_stay_one_identifier() -> None:
-    for name in texts(10_000, 5):
-        if "\0" in name or name.endswith(" "):
+    """Of every length up to the longest and beyond."""
+    luck, lengths = random.Random(5), Counter[int]()
+    for _ in range(10_000):
+        name = hostile(luck, most_bytes=luck.choice((NAME_CHARACTERS, 3 * NAME_CHARACTERS)), alphabet=ALPHABET)
+        lengths[len(name)] += 1
+        if "\0" in name or name.endswith(" ") or len(name) > NAME_CHARACTERS:
             with pytest.raises(SchemaError, match="cannot have this name"):
                 quoted(name)
             continue
@@ -55,6 +61,7 @@ def test_hostile_names_stay_one_identifier() -> None:
         assert text[0] == text[-1] == "`"
         assert "`" not in text[1:-1].replace("``", "")
         assert text[1:-1].replace("``", "`") == name
+    assert min(sum(lengths[count] for count in some) for some in (range(50, 65), range(65, 200))) > 50, lengths
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "x" * (NAME_CHARACTERS + 1), "a ", "\U0001f600", "\ud800"])

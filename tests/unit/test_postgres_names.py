@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import pyarrow as pa
 import pytest
@@ -10,15 +11,18 @@ import pytest
 from onefold.connectors.postgres.connection import Server
 from onefold.connectors.postgres.types import NAME_BYTES, declared_type, keeps_exactly, quoted
 from onefold.errors import BuildError, SchemaError
-
-ALPHABET = "aA\"'`\\;-- /*%()$1€ß漢\n\t\u202e{}?:@_"
+from tests.names import hostile
 
 
 def test_hostile_names_stay_one_identifier() -> None:
+    """Of every length up to the longest and beyond, cut inside of a sign of several bytes too."""
     luck = random.Random(5)
+    lengths = Counter[int]()
     for _ in range(10_000):
-        name = "".join(luck.choice(ALPHABET) for _ in range(luck.randrange(1, 20)))
-        if len(name.encode()) > NAME_BYTES:
+        name = hostile(luck, most_bytes=NAME_BYTES + 3)
+        length = len(name.encode())
+        lengths[length] += 1
+        if length > NAME_BYTES:
             with pytest.raises(SchemaError, match="cannot have this name"):
                 quoted(name)
             continue
@@ -26,9 +30,10 @@ def test_hostile_names_stay_one_identifier() -> None:
         assert text[0] == text[-1] == '"'
         assert '"' not in text[1:-1].replace('""', "")
         assert text[1:-1].replace('""', '"') == name
+    assert all(lengths[length] > 50 for length in range(NAME_BYTES - 1, NAME_BYTES + 3)), lengths
 
 
-@pytest.mark.parametrize("name", ["", "a\0b", "x" * 64, "é" * 32])
+@pytest.mark.parametrize("name", ["", "a\0b", "x" * 64, "é" * 32, "x" * 62 + "é", "x" * 61 + "漢"])
 def test_names_that_would_be_cut_or_cannot_be_are_refused(name: str) -> None:
     with pytest.raises(SchemaError, match="cannot have this name"):
         quoted(name)

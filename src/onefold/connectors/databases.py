@@ -7,6 +7,7 @@ ends here.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
@@ -21,8 +22,8 @@ from onefold.settings import names_in
 from onefold.types import Binding, EpochNumber, SealId, Token, TokenMove, canonical_json
 
 __all__ = [
-    "TokenTable", "bound", "demand_token", "has_token_row", "last_of_each_key", "misfit", "move_token", "others",
-    "owner_of", "read_token", "session_name", "was_moved", "without_password",
+    "TokenTable", "bound", "demand_token", "has_token_row", "hidden", "last_of_each_key", "misfit", "move_token",
+    "others", "owner_of", "read_token", "session_name", "was_moved", "without_password",
 ]  # fmt: skip
 
 
@@ -160,6 +161,16 @@ def misfit(
 
 
 # --------------------------------------------------------------------------------------------------------------- names
+
+SHORT_PASSWORD = 8
+"""Characters. A shorter one may be a part of any word: it is hidden where it stands by itself, as it does in a URL."""
+
+
+def hidden(text: str, password: str) -> str:
+    """The text without the password."""
+    if len(password) >= SHORT_PASSWORD:
+        return text.replace(password, "(hidden)")
+    return re.sub(rf"(?<!\w){re.escape(password)}(?!\w)", "(hidden)", text)
 
 
 def without_password(url: str) -> str:

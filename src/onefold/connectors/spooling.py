@@ -5,6 +5,7 @@ A sink that spools inherits `SpooledSink` and adds `promise`, `open` and `commit
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,8 +29,8 @@ from onefold.types import Binding, EpochHead, Mode, Receipt, Token
 
 __all__ = [
     "OP_COLUMN", "RESERVED_PREFIX", "SpooledSink", "check_key", "check_names", "described", "file_failure",
-    "file_name", "refuse_gone", "refuse_taken", "refuse_token", "resolved_path", "rows_of",
-    "same_token", "stored_schema", "target_path",
+    "file_name", "refuse_gone", "refuse_taken", "refuse_token", "refusing_changes", "resolved_path",
+    "rows_of", "same_token", "stored_schema", "target_path",
 ]  # fmt: skip
 
 OP_COLUMN = "_op"
@@ -121,6 +122,20 @@ def refuse_gone(binding: Binding, label: str) -> None:
         next_step="Restore the table. To write everything again: delete the sink's row of _onefold_tokens and `onefold "
         "reset` the flow.",
     )
+
+
+@contextlib.contextmanager
+def refusing_changes(label: str, binding: Binding) -> Iterator[None]:
+    """Around a second look at a table that was right when the sink was opened: raises SinkRefused for SchemaError."""
+    try:
+        yield
+    except SchemaError as error:
+        raise SinkRefused(
+            f"{label} was changed meanwhile.",
+            found=f"{error.summary} {error.found}",
+            next_step=error.next_step,
+            sink=binding.sink,
+        ) from error
 
 
 def refuse_taken(binding: Binding, label: str, others: Iterable[Sequence[str]]) -> None:

@@ -19,6 +19,7 @@ from onefold.clock import new_seal_id
 from onefold.connectors.duckdb.checkpoint import DUE_BYTES, checkpoint_if_due, mend, only_when_asked
 from onefold.connectors.duckdb.tables import (
     TableName,
+    demand_table,
     ensure_table,
     ensure_tokens,
     is_gone,
@@ -35,6 +36,7 @@ from onefold.connectors.spooling import (
     file_failure,
     refuse_gone,
     refuse_taken,
+    refusing_changes,
     resolved_path,
     rows_of,
     stored_schema,
@@ -132,6 +134,8 @@ class DuckdbSink(SpooledSink):
                 if move is not None:
                     move_token(connection, self._table, binding, move)
                 if rows.num_rows:
+                    with refusing_changes(self._table.label, binding):
+                        demand_table(connection, self._table, binding)
                     write(connection, self._table, binding, rows)
             with durable_step("duckdb.commit"):
                 self._finish(connection)

@@ -13,8 +13,8 @@ from onefold.errors import SchemaError, TokenRefused
 from onefold.types import Binding, EpochNumber, SealId, Token, TokenMove
 
 __all__ = [
-    "TableName", "ensure_table", "ensure_tokens", "is_gone", "move_token", "others", "quoted", "read_token",
-    "refuse_inexact", "write",
+    "TableName", "demand_table", "ensure_table", "ensure_tokens", "is_gone", "move_token", "others", "quoted",
+    "read_token", "refuse_inexact", "write",
 ]  # fmt: skip
 
 _TOKENS = '"_onefold_tokens"'
@@ -154,9 +154,15 @@ def _merge_sql(table: TableName, binding: Binding) -> str:
 
 
 def ensure_table(connection: duckdb.DuckDBPyConnection, table: TableName, binding: Binding) -> None:
-    """Create the table, or check that it has exactly our columns and types."""
+    """Create the table, unless it is there, and see `demand_table`."""
     connection.register("_onefold_shape", stored_schema(binding).empty_table())
     connection.execute(f"CREATE TABLE IF NOT EXISTS {table.qualified} AS SELECT * FROM _onefold_shape")
+    demand_table(connection, table, binding)
+
+
+def demand_table(connection: duckdb.DuckDBPyConnection, table: TableName, binding: Binding) -> None:
+    """Raise SchemaError unless the table has exactly our columns and types, and compares keys by their bytes."""
+    connection.register("_onefold_shape", stored_schema(binding).empty_table())
     expected = _described(connection, "_onefold_shape")
     found = _described(connection, table.qualified)
     for name in [*expected, *found]:
@@ -179,12 +185,12 @@ def _described(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[str
 
 def _refuse_collations(connection: duckdb.DuckDBPyConnection, table: TableName, binding: Binding) -> None:
     """Under a collation different keys would be one: IS NOT DISTINCT FROM follows it."""
-    row = connection.execute(
+    made = connection.execute(
         "SELECT sql FROM duckdb_tables() WHERE schema_name = ? AND table_name = ? AND NOT temporary",
         [table.schema, table.name],
-    ).fetchone()
-    default = connection.execute("SELECT current_setting('default_collation')").fetchone()
-    if (row and " COLLATE " in row[0]) or (default and default[0]):
+    ).fetchall()
+    default = connection.execute("SELECT current_setting('default_collation')").fetchall()
+    if any(" COLLATE " in sql for (sql,) in made) or any(name for (name,) in default):
         raise SchemaError(
             f"{table.label} has a collation under which different keys are equal.",
             next_step="Use a table without COLLATE for upserts.",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from onefold.connectors.databases import without_password
+from onefold.connectors.databases import hidden, without_password
 from onefold.connectors.mysql.session import Session, pymysql
 from onefold.errors import (
     BuildError,
@@ -126,7 +126,7 @@ class Server:
         with contextlib.suppress(SettingMissing, ValueError):
             password = urlsplit(resolve(self.url)).password
             for form in (password, unquote(password)) if password else ():
-                text = text.replace(form, "(hidden)")
+                text = hidden(text, form)
         return text.strip()
 
     def _arguments(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from onefold.connectors.databases import without_password
+from onefold.connectors.databases import hidden, without_password
 from onefold.errors import (
     BuildError,
     ExtraMissing,
@@ -24,7 +24,15 @@ from onefold.errors import (
 )
 from onefold.settings import names_in, resolve, show
 
-__all__ = ["Server", "acknowledge_when_durable", "end_sessions_of", "liveness", "psycopg", "session_options"]
+__all__ = [
+    "Server",
+    "acknowledge_when_durable",
+    "end_sessions_of",
+    "liveness",
+    "may_pass",
+    "psycopg",
+    "session_options",
+]
 
 LIVENESS = {
     "connect_timeout": 10,
@@ -51,6 +59,19 @@ _HOPELESS = {
     "3F000": "there is no such schema",
 }
 """SQLSTATEs that no later try mends."""
+
+
+_PASSING = ("08", "25", "40", "53", "55", "57", "58")
+"""Classes of SQLSTATE that a later try may mend: connections, conflicts, resources, an operator's doing, disks."""
+
+
+def may_pass(error: Any) -> bool:
+    """Whether a later try may mend an error of the client's; one without SQLSTATE: the connection is gone, or a bug.
+
+    Internal errors pass as well: the server says so of a table that is dropped or altered at this moment.
+    """
+    state = str(error.sqlstate or "")
+    return not state or state[:2] in _PASSING or state == "XX000"
 
 
 def psycopg() -> Any:
@@ -134,11 +155,19 @@ class Server:
                 options=session_options(),
                 **liveness(url),
             )
+        except client.ProgrammingError as found:
+            refused = SinkRefused if error is SinkUnavailable else SourceRefused
+            raise refused(f"{self.label} is no URL that libpq takes.", found=self.clean(str(found))) from None
         except client.Error as found:
             raise self.failure(found, error) from None
 
     def failure(self, found: Any, error: type[SinkUnavailable | SourceUnavailable], **where: Any) -> Exception:
-        """What to raise for an error of the client that happened before anything could have landed."""
+        """What to raise for an error of the client that happened before anything could have landed.
+
+        What the client itself finds wrong with a statement is a bug of ours, and no server is away: the error itself.
+        """
+        if found.sqlstate is None and isinstance(found, psycopg().ProgrammingError):
+            return found  # type: ignore[no-any-return]
         why = _HOPELESS.get(str(found.sqlstate)) or next(
             (text for text in _HOPELESS.values() if found.sqlstate is None and _says(found, text)), None
         )
@@ -152,7 +181,7 @@ class Server:
         with contextlib.suppress(SettingMissing, ValueError):
             password = urlsplit(resolve(self.url)).password
             for form in (password, unquote(password)) if password else ():
-                text = text.replace(form, "(hidden)")
+                text = hidden(text, form)
         return text.strip()
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from onefold.clock import SystemClock
 from onefold.connectors.postgres.columns import columns_of, inferred
-from onefold.connectors.postgres.connection import psycopg
+from onefold.connectors.postgres.connection import may_pass, psycopg
 from onefold.connectors.postgres.outbox_cleaning import Cleaner
 from onefold.connectors.postgres.outbox_place import PARTITION, START, Origin, Place, of_another_database, restored
 from onefold.connectors.postgres.outbox_rows import (
@@ -57,9 +57,6 @@ OUTAGE_SECONDS = 900.0
 
 _CHANGED = ("42P01", "42703", "42883", "42804")
 """SQLSTATEs of a statement that the table no longer fits."""
-
-_PASSING = ("08", "25", "40", "53", "55", "57")
-"""Classes of SQLSTATE that a later try may mend: connections, resources, locks, conflicts, an operator's doing."""
 
 
 class OutboxSource:
@@ -249,10 +246,14 @@ class OutboxSource:
             return None
         try:
             with self._explained():
-                return self._taken(place, until, limit)
+                found = self._taken(place, until, limit)
         except SourceUnavailable as error:
             self._went_away(error)
             return None
+        if self._away_since is not None:  # it answers; that it lets us in says little
+            LOG.warning("%s: the server is back", self._outbox.label)
+            self._away_since = None
+        return found
 
     def _taken(self, place: Place, until: Place | None, limit: Limit) -> Read | None:
         layout, origin = self._known()
@@ -349,8 +350,6 @@ class OutboxSource:
         except SourceUnavailable as error:
             self._went_away(error)
             return False
-        LOG.warning("%s: the server is back", self._outbox.label)
-        self._away_since = None
         return True
 
     def _went_away(self, error: SourceUnavailable) -> None:
@@ -379,7 +378,7 @@ class OutboxSource:
             if state in _CHANGED:
                 raise SourceRefused(f"{self._outbox.label} was changed, or is not there.", found=_said(error)) from None
             failure = self._outbox.server.failure(error, SourceUnavailable)
-            if isinstance(failure, SourceUnavailable) and state and state[:2] not in _PASSING:
+            if isinstance(failure, SourceUnavailable) and not may_pass(error):
                 raise SourceError(f"{self._outbox.label} cannot be read.", found=_said(error)) from None
             raise failure from None
 

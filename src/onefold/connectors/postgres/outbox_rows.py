@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from onefold.connectors import databases
 from onefold.connectors.postgres.columns import decoded
 from onefold.connectors.postgres.outbox_place import START, Origin, Place
 from onefold.connectors.postgres.outbox_table import META, Layout
@@ -108,7 +109,7 @@ def look(connection: Any, layout: Layout) -> View:
                     THEN coalesce(' DEFAULT ' || pg_get_expr(adbin, adrelid), '') ELSE '' END)
                 FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
                 WHERE attrelid = %s::regclass AND attname::text = ANY (%s) AND NOT attisdropped)
-        FROM pg_current_snapshot() AS now LEFT JOIN LATERAL ({_last(layout, "TRUE")}) AS newest ON TRUE
+        FROM pg_current_snapshot() AS now LEFT JOIN LATERAL ({databases.bound(_last(layout, "TRUE"))}) AS newest ON TRUE
         """,
         [outbox.transaction, outbox.qualified, list(layout.watched)],
     ).fetchone()

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from onefold.connectors.postgres.connection import Server
+from onefold.connectors.postgres.connection import Server, may_pass
+from onefold.connectors.postgres.demands import changed
 from onefold.connectors.postgres.tables import TableName
 from onefold.errors import RowsRefused, SinkRefused, SinkUnavailable
 
 __all__ = ["cannot_prepare", "failure_of", "is_of_rows", "was_rolled_back"]
 
-_ROWS_AT_FAULT = ("22", "23")
-"""Classes of SQLSTATE that say that rows do not fit: data exceptions and violated constraints."""
-
-_ROW_AT_FAULT = ("P0001", "44000", "54000")
-"""SQLSTATEs that say so: a trigger raised an exception, a view's check, a row too large for an index."""
-
+_ROWS_AT_FAULT = ("21", "22", "23", "38", "39", "44", "54", "P0")
+"""Classes of SQLSTATE that say that rows do not fit: an upsert that hits a row twice, data exceptions, violated
+constraints, triggers that raised or failed, a view's check, limits of the server such as that of an index entry."""
 
 _NO_ROW_AT_FAULT = ("2200H",)
 """SQLSTATEs of those classes that every row meets: a sequence is exhausted."""
-
-_NOT_DONE = "0A000"
-"""SQLSTATE of what the server does not do at all, such as prepare a transaction with a NOTIFY in it."""
 
 
 def failure_of(error: Any, server: Server, table: TableName, sink: str | None) -> Exception:
@@ -29,23 +24,33 @@ def failure_of(error: Any, server: Server, table: TableName, sink: str | None) -
     state = str(error.sqlstate or "")
     if is_of_rows(state):
         return RowsRefused(f"{table.label} refuses rows.", found=_said(error), sink=sink)
-    if state[:2] == "42" and state != "42501":  # a table or a column that is not there any more
-        return SinkRefused(f"{table.label} was changed meanwhile.", found=_said(error), sink=sink)
-    if state == _NOT_DONE or state in _NO_ROW_AT_FAULT:
-        step = "Change what the server names (a trigger, a sequence, a policy), then run again: nothing is lost."
-        return SinkRefused(f"{table.label} cannot be written.", found=_said(error), next_step=step, sink=sink)
-    return server.failure(error, SinkUnavailable, sink=sink)
+    failure = server.failure(error, SinkUnavailable, sink=sink)
+    if not isinstance(failure, SinkUnavailable) or may_pass(error):
+        return failure
+    if state[:2] == "42":  # a table or a column that is not there any more
+        return changed(table, _said(error), sink)
+    return SinkRefused(
+        f"{table.label} cannot be written so.",
+        found=f"{_said(error)} ({state})",
+        next_step="Mend the table, or its triggers.",
+        sink=sink,
+    )
 
 
 def was_rolled_back(error: Any) -> bool:
-    """Whether a COMMIT that failed so has surely done nothing: a constraint was checked at the end, or a conflict."""
+    """Whether the end of a transaction that failed so has surely done nothing: something was checked, or a conflict.
+
+    Not where something is missing (42): that may be a prepared transaction which another session has committed.
+    """
     state = str(error.sqlstate or "")
-    return is_of_rows(state) or state == _NOT_DONE or (state[:2] == "40" and state != "40003")
+    if may_pass(error):
+        return state[:2] == "40" and state != "40003"
+    return state[:2] != "42"
 
 
 def is_of_rows(state: str) -> bool:
     """Whether an SQLSTATE says that rows are refused for good."""
-    return (state[:2] in _ROWS_AT_FAULT and state not in _NO_ROW_AT_FAULT) or state in _ROW_AT_FAULT
+    return state[:2] in _ROWS_AT_FAULT and state not in _NO_ROW_AT_FAULT
 
 
 def cannot_prepare(table: TableName, sink: str) -> SinkRefused:

@@ -32,6 +32,9 @@ MOST_REFUSED = 10_000
 MOST_PASSES = 10
 """Backwards alone takes any chain of rows each of which refers to a later one; and forwards the opposite."""
 
+ROW_CHARACTERS = 500
+"""How much of a refused row an error shows."""
+
 _DEFERRABLE = """
 SELECT format('%%I.%%I', nspname, conname) FROM pg_constraint JOIN pg_namespace n ON n.oid = connamespace
 WHERE (conrelid = %s::regclass OR confrelid = %s::regclass) AND condeferrable ORDER BY 1
@@ -42,11 +45,13 @@ WHERE (conrelid = %s::regclass OR confrelid = %s::regclass) AND condeferrable OR
 class Sieve:
     """For one table, in the transaction under way.
 
-    write: a piece. told: what an error of the client says of rows of this table; None: it is not about them.
+    sink: its name, for errors. write: a piece. told: what an error of the client says of rows of this table; None: it
+    is not about them.
     """
 
     connection: Any
     table: TableName
+    sink: str
     write: Callable[[pa.Table], None]
     told: Callable[[Any], RowsRefused | None]
 
@@ -64,6 +69,24 @@ class Sieve:
             if is_stuck:
                 break
         return sorted(refused, key=lambda one: one.row)
+
+    def first(self, rows: pa.Table) -> RowsRefused | None:
+        """An error that names the first row that is refused behind those before it, which are written.
+
+        Raises the client's errors.
+        """
+        at, count = 0, rows.num_rows
+        while count > 1:
+            half = count // 2
+            if self._write_piece(rows.slice(at, half), "") is None:
+                at, count = at + half, count - half
+            else:
+                count = half
+        error = self._write_piece(rows.slice(at, 1), "")
+        if error is None:
+            return None
+        row = ", ".join(f"{name} = {value!r}" for name, value in rows.slice(at, 1).to_pylist()[0].items())
+        return RowsRefused(error.summary, found=f"{error.found}; row: {row[:ROW_CHARACTERS]}", sink=self.sink)
 
     def _pass(self, rows: pa.Table, pieces: list[tuple[int, int]], deferrable: list[str]) -> list[RefusedRow]:
         """pieces: first row and count, the first of them last."""

@@ -18,6 +18,7 @@ import pyarrow as pa
 from onefold.connectors.databases import last_of_each_key, move_token, others, session_name
 from onefold.connectors.postgres.connection import Server, acknowledge_when_durable, end_sessions_of, psycopg
 from onefold.connectors.postgres.copying import copy_in
+from onefold.connectors.postgres.demands import Shape, demand_rights, demand_still, demand_table, demand_tokens
 from onefold.connectors.postgres.moments import demand_moments
 from onefold.connectors.postgres.prepared import (
     IS_GONE,
@@ -33,8 +34,6 @@ from onefold.connectors.postgres.sessions import Session, Share, session_of, sha
 from onefold.connectors.postgres.sifting import Sieve
 from onefold.connectors.postgres.tables import (
     TableName,
-    demand_rights,
-    demand_table,
     ensure_token_row,
     ensure_tokens,
     is_gone,
@@ -71,7 +70,7 @@ class PostgresSink(PreparingSink):
         self._server = server
         self._table = table
         self._is_made = is_made
-        self._differing: dict[str, str] = {}
+        self._shape = Shape()
         self._session = Session()
         self._refused: Sequence[RefusedRow] = ()
 
@@ -119,14 +118,15 @@ class PostgresSink(PreparingSink):
                 raise cannot_prepare(self._table, binding.sink)
             connection.execute("BEGIN")
             ensure_tokens(connection, self._table)
+            demand_tokens(connection, self._table, binding)
             refuse_taken(binding, self._table.label, others(connection, self._table, binding))
             if is_gone(connection, self._table, binding):
                 refuse_gone(binding, self._table.label)
             if self._is_made:
                 make_table(connection, self._table, binding)
-            self._differing = demand_table(connection, self._table, binding)
+            self._shape = demand_table(connection, self._table, binding)
             if not self._listed:  # or it would wait for who waits for what is prepared, such as an ALTER TABLE
-                demand_rights(connection, self._table, binding, self._differing)
+                demand_rights(connection, self._table, binding, self._shape)
             token = ensure_token_row(connection, self._table, binding, is_locked=not self._listed)
             with durable_step("postgres.create"):
                 connection.execute("COMMIT")
@@ -294,15 +294,15 @@ class PostgresSink(PreparingSink):
             return
         with self._nothing_written(), durable_step("postgres.write"), self._stage(rows, prepared_as) as stage:
             if self.binding.is_sifted and prepared_as is not None:
-                sieve = Sieve(self._connected(), self._table, partial(self._put_anew, stage), self._refusal)
-                self._refused = sieve.pass_through(rows)
+                self._refused = self._sieve(stage).pass_through(rows)
             else:
-                self._put(stage, rows)
+                self._put_or_name(stage, rows, prepared_as)
 
     @contextlib.contextmanager
     def _stage(self, rows: pa.Table, prepared_as: str | None) -> Iterator[str | None]:
-        """Where rows wait to be merged; None: they go straight into the table."""
-        if self.binding.mode == "append" and not self._differing:
+        """Where rows wait to be merged; None: they go straight into the table. That may be another by now."""
+        self._shape = demand_still(self._connected(), self._table, self.binding, self._shape)
+        if self.binding.mode == "append" and not self._shape.differing:
             yield None
             return
         schema = stored_schema(self.binding) if self.binding.mode == "append" else rows.schema
@@ -316,9 +316,24 @@ class PostgresSink(PreparingSink):
         if stage is None:
             copy_in(connection, table.qualified, stored)
             return
-        refuse_cut(stored, self._differing, table.label, binding.sink)
+        refuse_cut(stored, self._shape.differing, table.label, binding.sink)
         copy_in(connection, stage, stored)
-        merge(connection, table, binding, stage, self._differing)
+        merge(connection, table, binding, stage, self._shape.differing)
+
+    def _put_or_name(self, stage: str | None, rows: pa.Table, prepared_as: str | None) -> None:
+        """What the server says of a value that does not fit names neither the row nor, often, the value: look for it
+        in a transaction that is taken back."""
+        try:
+            self._put(stage, rows)
+        except psycopg().DataError as error:
+            self._session.roll_back()
+            self._connected().execute("BEGIN")
+            with self._stage(rows, prepared_as) as again:
+                raise self._sieve(again).first(rows) or self._failure(error) from None
+
+    def _sieve(self, stage: str | None) -> Sieve:
+        write = partial(self._put_anew, stage)
+        return Sieve(self._connected(), self._table, self.binding.sink, write, self._refusal)
 
     def _put_anew(self, stage: str | None, rows: pa.Table) -> None:
         """A piece; the one before was merged. A table for each would hold a lock each until the end."""

@@ -1,4 +1,4 @@
-"""SQL of the PostgreSQL sink: its token, the table that it writes to, its rows. No transaction begins or ends here."""
+"""SQL of the PostgreSQL sink: its token, the table that it makes, its rows. No transaction begins or ends here."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing import Any
 import pyarrow as pa
 
 from onefold.connectors import databases
-from onefold.connectors.databases import bound, has_token_row, misfit, owner_of, was_moved
-from onefold.connectors.postgres.types import EXPLICIT, declared_type, keeps_exactly, quoted
+from onefold.connectors.databases import bound, has_token_row, owner_of, was_moved
+from onefold.connectors.postgres.types import EXPLICIT, declared_type, quoted
 from onefold.connectors.spooling import OP_COLUMN, stored_schema
-from onefold.errors import SchemaError, SinkRefused
 from onefold.types import Binding, Token
 
 __all__ = [
-    "TableName", "demand_rights", "demand_table", "ensure_token_row", "ensure_tokens", "is_gone", "make_table", "merge",
-    "read_rows", "read_token", "staging",
+    "TOKENS_NAME", "TableName", "ensure_token_row", "ensure_tokens", "is_gone", "make_table", "merge", "read_rows",
+    "read_token", "staging",
 ]  # fmt: skip
+
+TOKENS_NAME = "_onefold_tokens"
 
 _LOCK = 8_021_714_355_092_310_017
 """An advisory lock of ours: CREATE … IF NOT EXISTS fails when two do it at once."""
@@ -43,7 +44,7 @@ class TableName:
     @property
     def tokens(self) -> str:
         """The table of tokens."""
-        return f'{quoted(self.tokens_schema)}."_onefold_tokens"'
+        return f"{quoted(self.tokens_schema)}.{quoted(TOKENS_NAME)}"
 
 
 # --------------------------------------------------------------------------------------------------------------- token
@@ -102,64 +103,6 @@ def make_table(connection: Any, table: TableName, binding: Binding) -> None:
     connection.execute(f"CREATE TABLE {table.qualified} ({', '.join(columns)})")
 
 
-def demand_table(connection: Any, table: TableName, binding: Binding) -> dict[str, str]:
-    """The columns that have another type than we declare, with theirs; without any, rows can be copied as they are.
-
-    Raises SchemaError, SinkRefused: no table, a missing column, a type that would change values, a column that must be
-    given and is not, no unique key, a key under a collation that takes different texts for one.
-    """
-    if not _is_there(connection, table):
-        raise SinkRefused(
-            f"{table.label} does not exist.",
-            next_step="Make the table, or say create=True to have it made from the stream's schema.",
-            sink=binding.sink,
-        )
-    found = _columns(connection, table)
-    differing: dict[str, str] = {}
-    for field in stored_schema(binding):
-        declared = declared_type(field, table.label)
-        there = found.get(field.name)
-        if there is None or there.is_computed:
-            raise misfit(table, binding, field.name, "no such column" if there is None else "a computed one", declared)
-        if not keeps_exactly(declared, there.kind):
-            raise misfit(table, binding, field.name, there.kind, declared)
-        if there.kind != declared:
-            differing[field.name] = there.kind
-    ours = set(stored_schema(binding).names)
-    for name, column in found.items():
-        if name not in ours and column.must_be_given:
-            raise misfit(table, binding, name, "NOT NULL without a default", "a column that may be left out")
-    if binding.mode == "upsert":
-        _demand_key(connection, table, binding, found)
-    return differing
-
-
-def demand_rights(connection: Any, table: TableName, binding: Binding, differing: Mapping[str, str]) -> None:
-    """Do all that a delivery does, to no row, and take it back: an epoch is not sealed that could never be delivered.
-
-    Raises the client's error for what this user may not do.
-    """
-    schema = stored_schema(binding)
-    columns = ", ".join(map(quoted, schema.names))
-    nothing = ", ".join(f"NULL::{differing.get(one.name) or declared_type(one, table.label)}" for one in schema)
-    with connection.transaction(force_rollback=True):
-        connection.execute(f"INSERT INTO {table.qualified} ({columns}) SELECT {nothing} WHERE FALSE")
-        if binding.mode == "upsert":
-            first = quoted(schema.names[0])
-            connection.execute(f"UPDATE {table.qualified} SET {first} = {first} WHERE FALSE")
-            if OP_COLUMN in binding.schema.names:
-                connection.execute(f"DELETE FROM {table.qualified} WHERE FALSE")
-
-
-@dataclass(frozen=True)
-class _Column:
-    kind: str
-    must_be_given: bool
-    is_computed: bool
-    is_not_null: bool
-    is_deterministic: bool
-
-
 def _is_there(connection: Any, table: TableName) -> bool:
     row = connection.execute(
         "SELECT 1 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
@@ -177,48 +120,6 @@ def _ensure_schema(connection: Any, name: str) -> None:
 
 def _is_known(connection: Any, qualified: str) -> bool:
     return connection.execute("SELECT to_regclass(%s)", [qualified]).fetchone()[0] is not None
-
-
-def _columns(connection: Any, table: TableName) -> dict[str, _Column]:
-    rows = connection.execute(
-        """
-        SELECT attname, format_type(atttypid, atttypmod), attnotnull, atthasdef OR attidentity <> '',
-               attgenerated <> '' OR attidentity = 'a', coalesce(collisdeterministic, true)
-               AND format_type(atttypid, NULL) <> 'citext'
-        FROM pg_attribute LEFT JOIN pg_collation ON pg_collation.oid = attcollation
-        WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped
-        """,
-        [table.qualified],
-    ).fetchall()
-    return {
-        name: _Column(kind, is_not_null and not has_default, is_computed, is_not_null, is_deterministic)
-        for name, kind, is_not_null, has_default, is_computed, is_deterministic in rows
-    }
-
-
-def _demand_key(connection: Any, table: TableName, binding: Binding, found: dict[str, _Column]) -> None:
-    for name in binding.key:
-        if not found[name].is_deterministic:
-            raise misfit(table, binding, name, "a collation that takes different texts for one", "a deterministic one")
-    indexes = connection.execute(
-        """
-        SELECT array_agg(attname ORDER BY attname)::text[]
-        FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
-        WHERE indrelid = %s::regclass AND indisunique AND indisvalid AND indpred IS NULL AND indexprs IS NULL
-              AND indimmediate
-        GROUP BY indexrelid
-        """,
-        [table.qualified],
-    ).fetchall()
-    if sorted(binding.key) not in [sorted(names) for (names,) in indexes]:
-        key = ", ".join(map(quoted, binding.key))
-        raise SchemaError(
-            f"{table.label} has no unique key of the upsert's columns.",
-            found="; ".join(", ".join(names) for (names,) in indexes) or "no unique index",
-            expected=f"a primary key or a unique index over exactly {', '.join(binding.key)}",
-            next_step=f"ALTER TABLE {table.qualified} ADD PRIMARY KEY ({key})",
-            sink=binding.sink,
-        )
 
 
 # ---------------------------------------------------------------------------------------------------------------- rows
@@ -252,7 +153,7 @@ def staging(connection: Any, table: TableName, schema: pa.Schema, *, prepared_as
 def merge(connection: Any, table: TableName, binding: Binding, stage: str, differing: Mapping[str, str]) -> None:
     """Put the staged rows into the table: as they are, or, one a key, in the place of those with the same key.
 
-    differing: see `demand_table`.
+    differing: see `demands.Shape`.
     NULL is a key value like any other, though a unique index takes two of them for different.
     """
     names = stored_schema(binding).names

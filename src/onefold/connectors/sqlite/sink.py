@@ -19,6 +19,7 @@ from onefold.connectors.spooling import (
     refuse_gone,
     refuse_taken,
     refuse_token,
+    refusing_changes,
     resolved_path,
     rows_of,
     same_token,
@@ -82,7 +83,7 @@ class SqliteSink(SpooledSink):
         """
         self._binding = binding
         check_names(binding, self._label)
-        declared = {column.name: declared_type(column, self._label) for column in stored_schema(binding)}
+        declared = self._declared()
         with self._connected() as connection, self._nothing_written():
             connection.execute("BEGIN IMMEDIATE")
             _ensure_tokens(connection)
@@ -147,6 +148,9 @@ class SqliteSink(SpooledSink):
     def _label(self) -> str:
         return f"sqlite({self._text}).{self._table}"
 
+    def _declared(self) -> dict[str, str]:
+        return {column.name: declared_type(column, self._label) for column in stored_schema(self.binding)}
+
     @contextlib.contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
         try:
@@ -190,7 +194,17 @@ class SqliteSink(SpooledSink):
         table = quoted(self._table)
         columns = ", ".join(f"{quoted(name)} {kind}" for name, kind in declared.items())
         connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns})")
+        self._demand_table(connection, declared)
+        if self.binding.mode == "upsert":
+            key = ", ".join(f"{quoted(name)} COLLATE BINARY" for name in self.binding.key)
+            connection.execute(f"CREATE INDEX IF NOT EXISTS {quoted(f'_onefold_key_{self._table}')} ON {table} ({key})")
+
+    def _demand_table(self, connection: sqlite3.Connection, declared: dict[str, str]) -> None:
+        """SQLite keeps a value as the column's declared type wants it: as a number perhaps, and not exactly."""
+        table = quoted(self._table)
         found = {row[1]: affinity(row[2]) for row in connection.execute(f"PRAGMA table_info({table})")}
+        if not found:
+            refuse_gone(self.binding, self._label)
         for name in [*declared, *found]:
             if found.get(name) != declared.get(name):
                 raise SchemaError(
@@ -201,13 +215,12 @@ class SqliteSink(SpooledSink):
                     sink=self.binding.sink,
                     column=name,
                 )
-        if self.binding.mode == "upsert":
-            key = ", ".join(f"{quoted(name)} COLLATE BINARY" for name in self.binding.key)
-            connection.execute(f"CREATE INDEX IF NOT EXISTS {quoted(f'_onefold_key_{self._table}')} ON {table} ({key})")
 
     def _write(self, connection: sqlite3.Connection, rows: pa.Table) -> None:
         binding, table = self.binding, quoted(self._table)
         names = stored_schema(binding).names
+        with refusing_changes(self._label, binding):
+            self._demand_table(connection, self._declared())
         values = list(zip(*columns_of(rows.select(names)), strict=True))
         if binding.mode == "upsert":
             places = [names.index(name) for name in binding.key]

@@ -16,6 +16,7 @@ from onefold.errors import (
     OutcomeUnknown,
     RowsRefused,
     SinkError,
+    SinkRefused,
     SinkUnavailable,
     StateError,
     TokenRefused,
@@ -96,8 +97,8 @@ class SinkLanes:
             event = RowsWereRefused(step.sink, error)
         except SinkUnavailable as error:
             event = CommitFailed(step.sink, error)
-        except (StateError, InvariantBroken):
-            raise  # our own files are damaged, or we are: stop, for no retry repairs it
+        except (StateError, InvariantBroken, SinkRefused):
+            raise  # our own files are damaged, or we are, or the sink will not have us: stop, for no retry repairs it
         except OnefoldError as error:
             event = CommitUnknown(step.sink, error, isinstance(error.__cause__, TimeoutError))
         except Exception as error:  # noqa: BLE001 - INV-5: what we do not understand may have landed

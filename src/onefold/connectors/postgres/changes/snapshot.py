@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from onefold.connectors.databases import bound
 from onefold.connectors.postgres.changes.catalog import SeenTable, look_at
 from onefold.connectors.postgres.types import quoted
 
@@ -147,11 +148,12 @@ def _rows(result: Any, width: int) -> list[tuple[Key, list[Any]]]:
 
 
 def _query(table: SeenTable, names: Sequence[str], after: Sequence[str] | None, rows: int) -> tuple[str, list[Any]]:
-    columns, key = (", ".join(map(quoted, some)) for some in (names, table.key))
+    """The client looks for placeholders even where there are no values."""
+    columns, key = (bound(", ".join(map(quoted, some))) for some in (names, table.key))
     where, values = "", []
     order = f"ORDER BY {key} " if key else ""
     if after is not None:
-        kinds = {column.name: column.kind.replace("%", "%%") for column in table.columns}
-        bound = ", ".join(f"%s::{kinds[name]}" for name in table.key)
-        where, values = f"WHERE ({key}) > ({bound}) ", list(after)
-    return f"SELECT {columns} FROM ONLY {table.qualified} {where}{order}LIMIT {rows}", values
+        kinds = {column.name: bound(column.kind) for column in table.columns}
+        behind = ", ".join(f"%s::{kinds[name]}" for name in table.key)
+        where, values = f"WHERE ({key}) > ({behind}) ", list(after)
+    return f"SELECT {columns} FROM ONLY {bound(table.qualified)} {where}{order}LIMIT {rows}", values
