@@ -23,12 +23,23 @@ from onefold.protocols.sinks import (
     SinkPromise,
     TwoPhase,
 )
-from onefold.protocols.sources import Informed, LeavesTraces, Limit, Read, Reading, SeesTargets, Source, SourcePromise
+from onefold.protocols.sources import (
+    Copied,
+    Copy,
+    Informed,
+    LeavesTraces,
+    Limit,
+    Read,
+    Reading,
+    SeesTargets,
+    Source,
+    SourcePromise,
+)
 from onefold.protocols.storage import Clock, Journal, JournalRecord, Spool
 
 __all__ = [
-    "Check", "CheckResult", "Clock", "Decoded", "Encoder", "Endpoint", "Format", "Informed", "Journal",
-    "JournalRecord", "KnowsColumns", "LeavesTraces", "Limit", "Maintain", "Maintained", "Misfits", "Paced", "Read",
-    "ReadBack", "Reading", "RefusedRow", "Renewing", "SeesTargets", "Sifting", "Sink", "SinkPromise", "Source",
+    "Check", "CheckResult", "Clock", "Copied", "Copy", "Decoded", "Encoder", "Endpoint", "Format", "Informed",
+    "Journal", "JournalRecord", "KnowsColumns", "LeavesTraces", "Limit", "Maintain", "Maintained", "Misfits", "Paced",
+    "Read", "ReadBack", "Reading", "RefusedRow", "Renewing", "SeesTargets", "Sifting", "Sink", "SinkPromise", "Source",
     "SourcePromise", "Spool", "TwoPhase", "WritingFormat", "describe",
 ]  # fmt: skip
