@@ -26,7 +26,7 @@ def command(chosen: Chosen) -> None:
     findings = examine(chosen.plan, chosen.folder)
     code = _code(findings)
     if chosen.as_json:
-        found = [dict(vars(finding)) for finding in findings]
+        found = [{**vars(one), "prepared": [str(each.detail["name"]) for each in one.prepared]} for one in findings]
         print_json({"flow": chosen.plan.flow, "exit_code": int(code), "findings": found})
     else:
         for finding in findings:
