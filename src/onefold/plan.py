@@ -72,13 +72,18 @@ class ReadNode(Node):
 
 @dataclass(frozen=True)
 class WhereNode(Node):
-    """Keeps the rows for which the predicate is true (not null)."""
+    """Keeps the rows for which the predicate is true (not null).
+
+    stays: of changes that make a copy, a condition of its own; a row for which it is not true becomes a delete of its
+    key, and no row is dropped by it. "": none.
+    """
 
     predicate: str
+    stays: str = ""
 
     def shape(self) -> dict[str, JsonValue]:
         """See Node."""
-        return {**super().shape(), "predicate": self.predicate}
+        return {**super().shape(), "predicate": self.predicate, **({"stays": self.stays} if self.stays else {})}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import onefold as of
+from onefold.engines.embedded.status import history_of
 from tests.crash import flows, oracle
 from tests.crash.oracle import Count
 
@@ -43,7 +44,7 @@ def together(folder: Path, table: Table, other: Table | None = None) -> of.Flow:
     """
     flow = of.Flow("together", commit="together", **flows.SMALL)
     drawn = flows.kept(flow, folder).select("*", draw="uuid()::VARCHAR")
-    totals = drawn.group_by("merchant").agg(payments="count(*)", revenue="sum(amount)")
+    totals = drawn.group_by("merchant").agg(payments="count(*)", revenue="sum(amount)", draw="max(draw)")
     drawn.append(table(folder, "ledger"))
     totals.upsert((other or table)(folder, "totals"), key="merchant")
     drawn.append(of.files(str(folder / "ledger")), name="lake")
@@ -65,7 +66,25 @@ def judge_ledger(folder: Path, rows: Rows) -> Count:
     count.groups("totals", expected.running(), [(row[0], row[1:]) for row in totals])
     hourly = rows(folder, "SELECT merchant, window_start, payments, revenue FROM hourly")
     count.groups("hourly", expected.hourly(), [(row[:2], row[2:]) for row in hourly])
+    kept = len(expected.kept)
+    judge_books(count, folder, "ledger", appended={"ledger": kept, "hourly": len(hourly)}, keys={"totals": len(totals)})
     return count
+
+
+def judge_books(count: Count, folder: Path, flow: str, *, appended: dict[str, int], keys: dict[str, int]) -> None:
+    """What the books say that was read and written is what is there. keys: of upserts, each written at least once."""
+    history, _ = history_of(flow, oracle.state_of(folder))
+    totals = history.newest.totals if history.newest else {"operators": {"in": {"read": 0}}, "sinks": {}}
+    if totals["operators"]["in"]["read"] != count.events:
+        count.wrong.append(f"books: {totals['operators']['in']} of {count.events} events")
+    for sink, wanted in appended.items():
+        told = totals["sinks"].get(sink, {"appended": 0})
+        if told["appended"] != wanted or told.get("upserted") or told.get("deleted"):
+            count.wrong.append(f"books: {told} of {wanted} rows in {sink}")
+    for sink, least in keys.items():
+        told = totals["sinks"].get(sink, {"upserted": 0})
+        if told["upserted"] < least or told.get("appended") or told.get("deleted"):
+            count.wrong.append(f"books: {told} of {least} keys in {sink}")
 
 
 def judge_together(folder: Path, rows: Rows, other: Rows | None = None) -> Count:
@@ -77,6 +96,8 @@ def judge_together(folder: Path, rows: Rows, other: Rows | None = None) -> Count
     count.rows("data set", expected.ledger(), Counter(oracle.parquet_rows(folder / "ledger")))
     draws = Counter(row[0] for row in rows(folder, "SELECT draw FROM ledger"))
     count.rows("draws", draws, Counter(row[0] for row in oracle.parquet_rows(folder / "ledger", ["draw"])))
+    kept = len(expected.kept)
+    judge_books(count, folder, "together", appended={"ledger": kept, "lake": kept}, keys={"totals": len(totals)})
     return count
 
 

@@ -44,10 +44,10 @@ class Stage:
         return steps_of(subject, self.folder / "untouched", self.server)
 
 
-def kill_at_every_step(stage: Stage, subject: Subject, usual: int) -> None:
+def kill_at_every_step(stage: Stage, subject: Subject, usual: int) -> Results:
     """Once in each life."""
     steps = chosen(stage.steps(subject), stage.schedules(usual), seed=stage.seed)
-    stage.play(subject, at_every_step(steps))
+    return stage.play(subject, at_every_step(steps))
 
 
 def kill_inside_recovery(stage: Stage, subject: Subject, usual: int) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from onefold.testing.harness import Result, Schedule, play
+from tests.crash.oracle import Count as Counted
 from tests.services import database_kills as kills
 from tests.services.database_kills import ZOMBIES, Count, Stage
 from tests.services.database_systems import MYSQL, POSTGRES, System
@@ -37,9 +39,39 @@ def test_a_zombie_that_wakes_changes_nothing(step: str, count: int, system: Syst
     kills.wake_a_zombie(stage, system.flows.LEDGER, step.format(system.steps), count)
 
 
-@pytest.mark.parametrize("guarantee", ["AT_LEAST_ONCE", "AT_MOST_ONCE"])
-def test_the_weaker_guarantees_show_their_promise_and_no_other(guarantee: str, system: System, stage: Stage) -> None:
-    kills.kill_at_every_step(stage, getattr(system.flows, guarantee), 15)
+DELIVERED_NOT_RECORDED = Schedule.parse("kill before journal.outcome#1")
+ATTEMPTED_NOT_TRIED = Schedule.parse("kill after journal.attempt#1")
+
+
+def test_the_promised_duplicate_and_the_promised_loss_show(system: System, stage: Stage) -> None:
+    flows, folder, server = system.flows, stage.folder, stage.server
+    repeated = play(DELIVERED_NOT_RECORDED, flows.AT_LEAST_ONCE, folder / "least", server)
+    lost = play(ATTEMPTED_NOT_TRIED, flows.AT_MOST_ONCE, folder / "most", server)
+    for result in (repeated, lost):
+        assert not result.complaints, result.complaints
+    assert repeated.judgement is not None
+    assert lost.judgement is not None
+    assert repeated.judgement.duplicated > 0
+    assert 0 < lost.judgement.lost == given_up(lost)
+
+
+def test_at_least_once_repeats_at_most_what_was_under_way_and_loses_nothing(system: System, stage: Stage) -> None:
+    subject = system.flows.AT_LEAST_ONCE
+    for result in kills.kill_at_every_step(stage, subject, 12).results:
+        assert isinstance(result.judgement, Counted)
+        assert result.judgement.sinks["topic"][2] <= 2, "one kill repeats a delivery once"
+
+
+def test_at_most_once_loses_at_most_what_it_says_and_repeats_nothing(system: System, stage: Stage) -> None:
+    subject = system.flows.AT_MOST_ONCE
+    for result in kills.kill_at_every_step(stage, subject, 12).results:
+        assert isinstance(result.judgement, Counted)
+        assert result.judgement.sinks["topic"][0] <= given_up(result), str(result.schedule)
+
+
+def given_up(result: Result) -> int:
+    """The rows that the last process says may be lost, in all sinks."""
+    return sum(result.ends[-1]["given_up"].values())
 
 
 def test_a_token_that_is_moved_after_the_rows_is_missed(system: System, stage: Stage) -> None:

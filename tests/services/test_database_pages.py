@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +14,7 @@ import psycopg
 import pytest
 
 from tests.docs.pages import ROOT, blocks
+from tests.services import kafka_topics as topics
 
 PAGES = ROOT / "docs" / "how-to"
 ROW = '{"order_id": "1", "customer": "a", "amount": "1.50", "at": "2026-01-01T00:00:00"}\n'
@@ -68,16 +70,72 @@ def test_the_outbox_of_its_page_can_be_read(owned: str, monkeypatch: pytest.Monk
     assert [row["order_id"] for row in orders.preview(2).to_pylist()] == ["x", "y"]
 
 
+def test_the_outbox_of_its_page_flows_into_a_topic(
+    owned: str, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROKERS", cluster)
+    topics.make({"orders": 1})
+    flow = type_all(PAGES / "outbox.md", owned, monkeypatch)["flow"]
+    with psycopg.connect(owned) as connection:
+        connection.execute("INSERT INTO outbox (order_id, amount) VALUES ('x', 1.5), ('y', 2)")
+    flow.run(state=tmp_path / "state")
+    flow.run(state=tmp_path / "state")
+    found = [(record.key, json.loads(record.value)["order_id"]) for record in topics.records("orders")]
+    assert found == [(b"x", "x"), (b"y", "y")]
+
+
+@pytest.fixture
+def two_databases(database: str) -> Iterator[tuple[str, str]]:
+    """Two new databases of one server: no transaction spans both."""
+    names = ("ledger", "accounts")
+    with psycopg.connect(database, autocommit=True) as connection:
+        for name in names:
+            connection.execute(f"CREATE DATABASE {name}")
+        try:
+            first, second = (urlsplit(database)._replace(path=f"/{name}").geturl() for name in names)
+            yield first, second
+        finally:
+            for name in names:
+                connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_tables_of_two_databases_change_together_as_their_page_says(
+    two_databases: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, accounts = two_databases
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LEDGER_URL", ledger)
+    monkeypatch.setenv("ACCOUNTS_URL", accounts)
+    (tmp_path / "payments").mkdir()
+    payment = '{"payment_id": "%s", "account": "a", "amount": "%s"}\n'
+    (tmp_path / "payments" / "1.jsonl").write_text(payment % ("p", "1.50") + payment % ("q", "2.00"))
+    [block] = [one for one in blocks(PAGES / "commit-together.md") if one.kind == "python"]
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(compile(block.body, "commit-together.md", "exec"), names)
+    names["flow"].run(state=tmp_path / "state")
+    with psycopg.connect(ledger) as connection:
+        found = connection.execute("SELECT payment_id, amount FROM payments ORDER BY 1").fetchall()
+    assert found == [("p", Decimal("1.50")), ("q", Decimal(2))]
+    with psycopg.connect(accounts) as connection:
+        assert connection.execute("SELECT account, balance FROM balances").fetchall() == [("a", Decimal("3.50"))]
+        assert connection.execute("SELECT gid FROM pg_prepared_xacts").fetchall() == []
+
+
 def test_the_changes_of_its_page_flow_into_a_copy_and_a_history(
     owned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names = type_all(PAGES / "changes.md", owned, monkeypatch)
-    both, history, copy = names["flows"]
+    both, history, large, copy = names["flows"]
     with psycopg.connect(owned, autocommit=True) as connection:
         connection.execute("INSERT INTO orders VALUES (1, 'a', 1.5), (2, 'b', 2)")
-        for flow in (copy, history):
+        connection.execute("INSERT INTO orders VALUES (3, 'c', 300), (4, 'd', 400), (5, 'e', 500)")
+        for flow in (copy, history, large):
             flow.run(state=tmp_path / flow.name)
+        connection.execute("DELETE FROM orders WHERE id = 3")
+        connection.execute("UPDATE orders SET amount = 4 WHERE id = 4")
+        large.run(state=tmp_path / large.name)
+        connection.execute("DELETE FROM orders WHERE id > 2")
         connection.execute("DELETE FROM orders WHERE id = 1")
         connection.execute("UPDATE orders SET amount = 3 WHERE id = 2")
         for flow in (copy, history):
@@ -92,5 +150,7 @@ def test_the_changes_of_its_page_flow_into_a_copy_and_a_history(
         assert connection.execute("SELECT id, amount FROM orders").fetchall() == [(2, Decimal(3))]
     with duckdb.connect("shop.duckdb") as connection:
         assert connection.execute("SELECT id, amount FROM orders").fetchall() == [(2, Decimal(3))]
-        told = connection.execute("SELECT id, what FROM 'lake/orders/**/*.parquet' ORDER BY lsn, what, id").fetchall()
+        assert connection.execute("SELECT id, amount FROM large_orders").fetchall() == [(5, Decimal(500))]
+        query = "SELECT id, what FROM 'lake/orders/**/*.parquet' WHERE id < 3"
+        told = connection.execute(query).fetchall()
     assert sorted(told) == [(1, "delete"), (1, "upsert"), (2, "upsert"), (2, "upsert")]

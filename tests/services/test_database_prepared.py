@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import onefold as of
+from onefold import disk
+from onefold.cli.status import prepared_lines
 from onefold.connectors import preparing
 from onefold.connectors.mysql import session as mysql_session
 from onefold.connectors.postgres import connection as postgres_connection
@@ -77,6 +79,45 @@ def test_doctor_and_the_next_run_find_what_dead_processes_prepared(system: Syste
     flow_of(tmp_path, system.flows.table(tmp_path, "target")).run(state=state)
     assert (findings(flow.plan, state / "both"), system.flows.left()) == ([], [])
     assert system.flows.rows(tmp_path, "SELECT id FROM target ORDER BY id") == [(1,), (3,)]
+
+
+class Died(BaseException):
+    """The process ends here."""
+
+
+@one_server
+@pytest.mark.parametrize(("step", "is_decided"), [("{}.prepare", False), ("journal.seal", True)])
+def test_status_and_doctor_tell_what_is_decided_from_what_is_not(
+    step: str, is_decided: bool, system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By name: killed behind the sink's prepare, and behind the seal."""
+    feed(tmp_path, "a.jsonl", 1)
+    flow, state = flow_of(tmp_path, system.flows.table(tmp_path, "target")), tmp_path / "state"
+
+    def die(at: str, moment: str) -> None:
+        if (at, moment) == (step.format(system.steps), "after"):
+            raise Died
+
+    monkeypatch.setattr(disk, "observer", die)
+    with pytest.raises(Died):
+        flow.run(state=state)
+    monkeypatch.setattr(disk, "observer", None)
+    again = flow_of(tmp_path, system.flows.table(tmp_path, "target"))
+    told = again.status(state=state)
+    [sink] = [one for one in told.sinks if one.name == "target"]
+    [found] = findings(again.plan, state / "both")
+    assert len(system.flows.left()) == 1
+    [name] = sink.decided if is_decided else sink.undecided or ()
+    assert "onefold:" in name
+    [shown] = [str(line) for line in prepared_lines(told) if "target" in str(line)]
+    assert shown.split()[:2] == ["decided" if is_decided else "undecided", "target:"]
+    assert name in shown
+    assert (sink.prepared, len(sink.decided), sink.undecided) == ((1, 1, ()) if is_decided else (0, 0, (name,)))
+    assert found.found == f"{'decided, to be committed' if is_decided else 'undecided'}: {name}"
+    again.run(state=state)
+    assert (system.flows.left(), system.flows.rows(tmp_path, "SELECT id FROM target")) == ([], [(1,)])
+    [sink] = [one for one in again.status(state=state).sinks if one.name == "target"]
+    assert (sink.prepared, sink.decided, sink.undecided) == (0, (), ())
 
 
 @one_server

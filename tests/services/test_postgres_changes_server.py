@@ -340,7 +340,7 @@ def _memory_bytes() -> int:
 def test_a_server_that_is_killed_again_and_again_loses_and_doubles_nothing(
     start: Start, tmp_path: Path, schedules: Callable[[int], int]
 ) -> None:
-    kills = schedules(5)
+    kills = schedules(10)
     server = start({})
     world = _world(server)
     world.do("INSERT INTO t SELECT g, 'first' FROM generate_series(1, 5000) g")

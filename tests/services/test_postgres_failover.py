@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import psycopg
 import pytest
 
 import onefold as of
+from onefold.errors import InputLost
 from services.jars import ServiceMissing
 from services.postgres import Postgres, Standby
 from tests.services.database_load import judge, kill_under_load
@@ -111,3 +114,54 @@ def feed(folder: Path, part: int) -> None:
 def stored(server: Postgres) -> list[int]:
     with psycopg.connect(server.url) as connection:
         return [row[0] for row in connection.execute("SELECT id FROM rows ORDER BY id")]
+
+
+LOST = {
+    "it lacks what was read": (False, False, "timeline 2"),
+    "it lacks what was read, and has a slot of the name": (False, True, "timeline 2"),
+    "it has all, and no slot": (True, False, "no slot orders_slot"),
+    "it has all, and a slot of the name": (True, True, "slot orders_slot at"),
+}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("has_all", "has_slot", "found"), LOST.values(), ids=list(LOST))
+def test_changes_that_a_promoted_standby_cannot_give_are_reported_as_lost(
+    has_all: bool, has_slot: bool, found: str, pair: Pair, tmp_path: Path
+) -> None:
+    """The promise says so: a standby that takes over needs the slot and all that was read."""
+    with psycopg.connect(pair.primary.url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE orders (id integer PRIMARY KEY, n integer)")
+        connection.execute("INSERT INTO orders VALUES (1, 1)")
+    flow = of.Flow("changes")
+    rows = flow.read(
+        of.postgres(pair.url).changes("orders", slot="orders_slot"),
+        schema={"id": "INTEGER", "n": "INTEGER", "_op": "VARCHAR"},
+        name="in",
+    )
+    rows.upsert(of.sqlite(str(tmp_path / "copy.sqlite")).table("orders"), key="id", name="copy")
+    flow.run(state=tmp_path / "state")
+    pair.await_copied()
+    if not has_all:
+        pair.standby.kill()
+    with psycopg.connect(pair.primary.url, autocommit=True) as connection:
+        connection.execute("INSERT INTO orders VALUES (2, 2)")
+    flow.run(state=tmp_path / "state")
+    if has_all:
+        pair.await_copied()
+    pair.primary.kill()
+    if not has_all:
+        pair.standby.start()
+    pair.standby.promote()
+    if has_slot:
+        with psycopg.connect(pair.standby.url, autocommit=True) as connection:
+            connection.execute("SELECT pg_create_logical_replication_slot('orders_slot', 'pgoutput')")
+    with pytest.raises(InputLost) as lost:
+        flow.run(state=tmp_path / "state")
+    assert found in str(lost.value.found)
+    assert copied(tmp_path) == [1, 2]
+
+
+def copied(folder: Path) -> list[int]:
+    with closing(sqlite3.connect(folder / "copy.sqlite")) as opened:
+        return [row[0] for row in opened.execute("SELECT id FROM orders ORDER BY id")]

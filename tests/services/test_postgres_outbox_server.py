@@ -126,7 +126,7 @@ def test_a_server_that_is_killed_again_and_again_loses_and_doubles_nothing(
     flow = flow_of(own_server, tmp_path)
     try:
         with flow.start(state=tmp_path / "state") as run:
-            for _ in range(schedules(4)):
+            for _ in range(schedules(10)):
                 stopping.wait(0.8)
                 own_server.kill()
                 stopping.wait(0.3)

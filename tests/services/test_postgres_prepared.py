@@ -9,9 +9,10 @@ import psycopg
 import pytest
 
 import onefold as of
+from onefold.connectors import preparing
 from onefold.connectors.postgres.connection import Server
 from onefold.engines.embedded.outputs import binding_of
-from onefold.errors import GuaranteeRefused, SinkRefused, SinkUnavailable
+from onefold.errors import GuaranteeRefused, OnefoldError, SinkRefused, SinkUnavailable
 from onefold.types import Incarnation
 from services.jars import ServiceMissing
 from services.postgres import Postgres
@@ -30,6 +31,31 @@ def test_a_server_that_keeps_no_prepared_transactions_is_told_so_before_anything
         pytest.skip(str(missing))
     assert "max_prepared_transactions" in str(refused.value)
     assert flow.status(state=tmp_path / "state").epoch == 0
+
+
+def test_a_server_without_room_for_another_prepared_transaction_is_told_so_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others take the room while the flow is under way."""
+    monkeypatch.setattr(preparing, "PREPARE_SECONDS", 1.0)
+    try:
+        with Postgres({"max_prepared_transactions": "1"}) as server:
+            flow = flow_of(tmp_path, of.postgres(server.url).table("target", create=True))
+            feed(tmp_path, "a.jsonl", 1)
+            flow.run(state=tmp_path / "state")
+            feed(tmp_path, "b.jsonl", 2, 3)
+            with psycopg.connect(server.url, autocommit=True) as other:
+                for statement in ("CREATE TABLE theirs ()", "BEGIN", "TABLE theirs", "PREPARE TRANSACTION 'theirs'"):
+                    other.execute(statement)
+                with pytest.raises(OnefoldError) as refused:
+                    flow.run(state=tmp_path / "state")
+                assert "maximum number of prepared transactions" in str(refused.value)
+                assert flow.status(state=tmp_path / "state").epoch == 1
+                other.execute("ROLLBACK PREPARED 'theirs'")
+                flow.run(state=tmp_path / "state")
+                assert other.execute("SELECT id FROM target ORDER BY id").fetchall() == [(1,), (2,), (3,)]
+    except ServiceMissing as missing:
+        pytest.skip(str(missing))
 
 
 def test_doctor_says_that_a_server_went_away_while_it_was_asked(

@@ -42,9 +42,10 @@ def _code(findings: list[CheckResult]) -> Exit:
     return Exit.FAILED if failed else Exit.OK
 
 
-def _as_json(finding: CheckResult) -> dict[str, str]:
-    """What is well needs no next step."""
-    return {**vars(finding), "next_step": "" if finding.status == "ok" else finding.next_step}
+def _as_json(finding: CheckResult) -> dict[str, object]:
+    """What is well needs no next step; what is prepared has names."""
+    prepared = [str(handle.detail["name"]) for handle in finding.prepared]
+    return {**vars(finding), "next_step": "" if finding.status == "ok" else finding.next_step, "prepared": prepared}
 
 
 def _of(finding: CheckResult) -> Text:

@@ -1,9 +1,9 @@
-"""`onefold status FLOW`: where it stands, from the state folder alone."""
+"""`onefold status FLOW`: where it stands, from the state folder."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from onefold.cli.command import Chosen, Verb, print_json, results_to, takes_flow
 from onefold.cli.live import size_text
 from onefold.engines.embedded.status import Status, status
 
-__all__ = ["command"]
+__all__ = ["command", "prepared_lines"]
 
 LONGEST_POSITION = 60
 
@@ -25,7 +25,10 @@ LONGEST_POSITION = 60
 @click.command("status", cls=Verb)
 @takes_flow
 def command(chosen: Chosen) -> None:
-    """Epochs, positions, sinks and books of FLOW, also while it runs. Reads the state folder and opens no sink."""
+    """Epochs, positions, sinks and books of FLOW, also while it runs. Reads the state folder and opens no sink.
+
+    Sinks of a flow that commits together are asked for prepared transactions that nobody has decided.
+    """
     found = status(chosen.plan, chosen.folder)
     if chosen.as_json:
         print_json(found.as_json())
@@ -47,6 +50,8 @@ def _show(out: Console, found: Status) -> None:
         for partition, mark in marks.items():
             out.print(f"  newest    {read} {partition}: {_when(mark / 1_000_000)}")
     out.print(_sinks(found))
+    for line in prepared_lines(found):
+        out.print(line)
     out.print(_books(found.totals))
 
 
@@ -58,6 +63,17 @@ def _sinks(found: Status) -> Table:
         cells = [sink.name, sink.guarantee, str(sink.delivered_through), waiting]
         table.add_row(*cells, *([f"{sink.rows_given_up:,}"] * has_lost))
     return table
+
+
+def prepared_lines(found: Status) -> Iterator[Text]:
+    """What is prepared in the sinks, by name: a person may have to look it up there."""
+    for sink in found.sinks:
+        for name in sink.decided:
+            yield Text(f"  decided    {sink.name}: {name} waits to be committed")
+        for name in sink.undecided or ():
+            yield Text(f"  undecided  {sink.name}: {name}; the next run forgets it", "yellow")
+        if sink.undecided is None:
+            yield Text(f"  undecided  {sink.name}: not known, it does not answer; see onefold doctor", "yellow")
 
 
 def _books(totals: Mapping[str, Any]) -> Table:

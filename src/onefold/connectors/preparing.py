@@ -108,9 +108,9 @@ def name_in(receipts: Sequence[Receipt], binding: Binding) -> str | None:
 
 
 def undecided(handles: Sequence[Handle]) -> list[CheckResult]:
-    """What `doctor` says of prepared transactions."""
+    """What `doctor` says of prepared transactions; which are decided, it tells by the journal."""
     if not handles:
         return []
     names = "; ".join(str(handle.detail["name"]) for handle in handles)
     step = "The next run of the flow decides them by its journal. Decide none by hand unless that is lost."
-    return [CheckResult("prepared transactions", "warning", f"undecided: {names}", step)]
+    return [CheckResult("prepared transactions", "warning", f"not committed: {names}", step, tuple(handles))]

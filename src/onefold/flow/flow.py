@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from onefold.durations import Duration
 from onefold.errors import BuildError, GuaranteeRefused, NameTaken, NotSupported, TargetTaken
 from onefold.flow import reading
+from onefold.flow.changes import for_copies, tell_sources
 from onefold.flow.graph import Draft, check_name, names_of, nodes_of
 from onefold.flow.reading import ReadOptions
 from onefold.flow.run_settings import run_settings
@@ -126,7 +127,9 @@ class Flow:
             )
         names = names_of(one.draft for one in self._outputs)
         outputs = tuple(replace(one.output, input=names[one.draft]) for one in self._outputs)
-        return Plan(self._name, nodes_of(names), outputs, self._guarantee, self._commit, self._settings)
+        nodes = for_copies(nodes_of(names), outputs)
+        tell_sources(nodes, outputs)
+        return Plan(self._name, nodes, outputs, self._guarantee, self._commit, self._settings)
 
     def build(self) -> Plan:
         """The same as `plan`."""
@@ -217,9 +220,10 @@ class Flow:
         )
         self._check_output(output)
         _refuse_loop(self._plan_through(stream._draft)[0], output)
-        drafts = [one.draft for one in self._outputs]
-        names_of([*drafts, stream._draft])
-        self._outputs.append(_OutputDraft(stream._draft, output))
+        outputs = [*self._outputs, _OutputDraft(stream._draft, output)]
+        names = names_of(one.draft for one in outputs)
+        for_copies(nodes_of(names), [replace(one.output, input=names[one.draft]) for one in outputs])
+        self._outputs = outputs
 
     def _check_output(self, output: Output) -> None:
         promise = output.sink.promise

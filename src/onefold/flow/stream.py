@@ -76,6 +76,10 @@ class Stream:
     def where(self, condition: str, *, name: str | None = None) -> Stream:
         """Keep the rows for which an SQL condition is true; those for which it is NULL go.
 
+        Of a change stream that is upserted with its `_op`, rows that do not match become deletes of their key, and
+        deletes always pass: the sink holds the rows that match now. Conditions over the key, over columns of meta= and
+        over `_op` alone drop rows.
+
         Raises ExpressionError when it does not bind or is not BOOLEAN.
         """
         predicate = bind_predicate(Text(condition, "where"), self._arrow)
@@ -353,7 +357,7 @@ class Stream:
         if self._is_change_stream:
             raise NotSupported(
                 f"{verb} cannot be used on a change stream: a delete would have to take back what was counted.",
-                next_step=f"Upsert it, or drop {OP_COLUMN} with select(…) if it holds no deletes.",
+                next_step=f"Upsert it; or drop {OP_COLUMN} with select(…): then every change is a row, deletes too.",
             )
 
     def _need_event_time(self, verb: str, otherwise: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from onefold.errors import GuaranteeRefused
-from onefold.plan import Output, Plan, ReadNode
+from onefold.plan import Output, Plan, ReadNode, WhereNode
 from onefold.types import CommitClass, Guarantee
 
 __all__ = ["Explanation", "Kept", "Verdict", "explain", "guarantee_of", "refuse_unkept"]
@@ -102,6 +102,7 @@ def explain(plan: Plan) -> Explanation:
         if plan.commit == "together":
             conditions += output.sink.promise.conditions_together
             reason += "; an epoch shows in all sinks or in none"
+        reason += "".join(f"; rows without {text} are deleted from it" for text in _stays(plan, output))
         for read in reads:
             conditions += read.source.promise.conditions
         unique = tuple(dict.fromkeys(conditions))
@@ -136,12 +137,23 @@ def _strongest(commit_class: CommitClass) -> Guarantee:
     return Guarantee.EXACTLY_ONCE if commit_class >= CommitClass.TWO_PHASE else Guarantee.AT_LEAST_ONCE
 
 
+def _stays(plan: Plan, output: Output) -> list[str]:
+    """The conditions that its rows must fulfil, of a copy that is made of changes."""
+    names = _above(plan, output)
+    return [node.stays for node in plan.nodes if isinstance(node, WhereNode) and node.stays and node.name in names]
+
+
 def _reads_of(plan: Plan, output: Output) -> list[ReadNode]:
-    found: dict[str, ReadNode] = {}
+    names = _above(plan, output)
+    return [read for read in plan.reads() if read.name in names]
+
+
+def _above(plan: Plan, output: Output) -> set[str]:
+    """The names of the nodes that an output depends on."""
+    found: set[str] = set()
     waiting = [output.input]
     while waiting:
-        node = plan.node(waiting.pop())
-        waiting.extend(node.inputs)
-        if isinstance(node, ReadNode):
-            found[node.name] = node
-    return [read for read in plan.reads() if read.name in found]
+        name = waiting.pop()
+        found.add(name)
+        waiting.extend(plan.node(name).inputs)
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from onefold.plan import AggregateNode, DedupNode, Node, Plan, SelectNode, WhereNode
+from onefold.plan import OP_COLUMN, AggregateNode, DedupNode, Node, Plan, SelectNode, WhereNode
 
 __all__ = ["needed_columns"]
 
@@ -34,7 +34,8 @@ def _in_order(node: Node, needed: set[str]) -> tuple[str, ...]:
 def _read_by(node: Node, needed: set[str], columns: Iterable[str]) -> set[str]:
     match node:
         case WhereNode():
-            return needed | _named_in([node.predicate], columns)
+            op = {OP_COLUMN} if node.stays else set()
+            return needed | op | _named_in([node.predicate, node.stays], columns)
         case SelectNode():
             return _named_in(node.columns.values(), columns)
         case DedupNode():

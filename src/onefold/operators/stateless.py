@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from onefold.errors import ExtraMissing, UserCodeError
 from onefold.operators.sql import Sql, identifier, identifiers
-from onefold.plan import ExplodeNode, MapNode, SelectNode, WhereNode
+from onefold.plan import OP_COLUMN, ExplodeNode, MapNode, SelectNode, WhereNode
 
 __all__ = ["explode", "fused_query", "run_map"]
 
@@ -38,11 +38,20 @@ def fused_query(nodes: Sequence[WhereNode | SelectNode]) -> str:
     for node in nodes:
         source = query if query == "input" else f"({query})"
         if isinstance(node, WhereNode):
-            query = f"SELECT * FROM {source} WHERE {node.predicate}"
+            query = f"SELECT {_kept(node)} FROM {source} WHERE {node.predicate}"
         else:
             columns = ", ".join(f"{sql} AS {identifier(name)}" for name, sql in node.columns.items())
             query = f"SELECT {columns} FROM {source}"
     return query
+
+
+def _kept(node: WhereNode) -> str:
+    """All columns; of changes that make a copy, with deletes of the rows that are not, or no longer, to be in it."""
+    if not node.stays:
+        return "*"
+    op = identifier(OP_COLUMN)
+    stays = f"{op} IS DISTINCT FROM 'delete' AND ({node.stays})"
+    return f"* REPLACE (CASE WHEN {stays} THEN {op} ELSE 'delete' END AS {op})"
 
 
 def run_fused(sql: Sql, nodes: Sequence[WhereNode | SelectNode], rows: pa.Table, columns: Sequence[str]) -> pa.Table:

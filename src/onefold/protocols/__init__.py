@@ -24,6 +24,8 @@ from onefold.protocols.sinks import (
     TwoPhase,
 )
 from onefold.protocols.sources import (
+    Copied,
+    Copy,
     Informed,
     LeavesTraces,
     Limit,
@@ -37,8 +39,8 @@ from onefold.protocols.sources import (
 from onefold.protocols.storage import Clock, Journal, JournalRecord, Spool
 
 __all__ = [
-    "Check", "CheckResult", "Clock", "Decoded", "Encoder", "Endpoint", "Format", "Informed", "Journal",
-    "JournalRecord", "KnowsColumns", "LeavesTraces", "Limit", "Maintain", "Maintained", "Misfits", "Paced", "Read",
-    "ReadBack", "Reading", "RefusedRow", "Remarking", "Renewing", "SeesTargets", "Sifting", "Sink", "SinkPromise",
-    "Source", "SourcePromise", "Spool", "TwoPhase", "WritingFormat", "describe",
+    "Check", "CheckResult", "Clock", "Copied", "Copy", "Decoded", "Encoder", "Endpoint", "Format", "Informed",
+    "Journal", "JournalRecord", "KnowsColumns", "LeavesTraces", "Limit", "Maintain", "Maintained", "Misfits", "Paced",
+    "Read", "ReadBack", "Reading", "RefusedRow", "Remarking", "Renewing", "SeesTargets", "Sifting", "Sink",
+    "SinkPromise", "Source", "SourcePromise", "Spool", "TwoPhase", "WritingFormat", "describe",
 ]  # fmt: skip

@@ -195,12 +195,16 @@ class Maintain(Protocol):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One finding of `onefold doctor`: what was looked at, how it stands, what was found, what to do."""
+    """One finding of `onefold doctor`: what was looked at, how it stands, what was found, what to do.
+
+    prepared: handles that it is about; the journal knows which of them are decided.
+    """
 
     what: str
     status: Literal["ok", "warning", "failed"]
     found: str = ""
     next_step: str = ""
+    prepared: tuple[Handle, ...] = ()
 
 
 @runtime_checkable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
@@ -15,16 +15,9 @@ from onefold.types import (
 )
 
 __all__ = [
-    "Informed",
-    "LeavesTraces",
-    "Limit",
-    "Read",
-    "Reading",
-    "Remarking",
-    "SeesTargets",
-    "Source",
+    "Copied", "Copy", "Informed", "LeavesTraces", "Limit", "Read", "Reading", "Remarking", "SeesTargets", "Source",
     "SourcePromise",
-]
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,6 +90,30 @@ class Informed(Protocol):
 
     def told(self, reading: Reading) -> None:
         """Once, before everything else. Pure. Raises SchemaError, NotSupported."""
+        ...
+
+
+@dataclass(frozen=True)
+class Copy:
+    """An upsert with deletes that a read feeds, in columns of the read.
+
+    key, latest_by: what the sink's key and version are made of. only: the rows that alone reach it, by column and
+    values, as where("_table = 'orders'") says. is_narrowed: other conditions over `meta` may keep out more.
+    """
+
+    sink: str
+    key: frozenset[str]
+    latest_by: frozenset[str] = frozenset()
+    only: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    is_narrowed: bool = False
+
+
+@runtime_checkable
+class Copied(Protocol):
+    """A source of changes that knows the keys of its rows."""
+
+    def copied(self, copies: Sequence[Copy]) -> None:
+        """Before each `open`: the copies that are made of it. It is `open` that judges them. Pure."""
         ...
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, cast
 
+import pyarrow as pa
+
 from onefold import disk
 from onefold.connectors.memory import MemoryEndpoint, memory
 from onefold.engines.embedded.inline import InlineRun, ManualClock
@@ -80,13 +82,17 @@ class FlowRun:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def feed(self, read: str, rows: Iterable[Mapping[str, Any] | bytes | str], *, partition: str = "0") -> None:
-        """Add input. Dicts become JSON for a read with a format, else typed rows; bytes and text go as they are."""
+        """Add input. Dicts become JSON for a read with a format, else typed rows; bytes and text go as they are.
+
+        Typed rows may have the columns of the read's meta=, such as `_table`, too; `_partition` and `_offset` are made.
+        """
         endpoint = self._named(self._inputs, read, "read")
         node = cast("ReadNode", self._plan.node(read))
         if node.format is not None:
             endpoint.feed_bytes(rows, partition=partition)
         else:
-            typed = MemoryEndpoint(endpoint.name, node.declared)
+            own = endpoint.as_source(None).promise.meta.names
+            typed = MemoryEndpoint(endpoint.name, pa.schema([one for one in node.schema if one.name not in own]))
             typed.feed(cast("Iterable[Mapping[str, Any]]", rows), partition=partition)
 
     def crash(self, where: str) -> None:

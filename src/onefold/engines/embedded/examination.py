@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from onefold.engines.embedded.identity import check_plan, sink_entries
 from onefold.engines.embedded.outputs import all_outputs, binding_of
-from onefold.engines.embedded.status import history_of, running_process
+from onefold.engines.embedded.status import history_of, is_decided, running_process
 from onefold.engines.embedded.undecided import Undecided
 from onefold.errors import OnefoldError, SettingMissing
 from onefold.guarantee.declared import explain
@@ -107,7 +108,8 @@ def _parts(plan: Plan, folder: Path) -> Iterator[CheckResult]:
     who = who_works(plan, folder)
     for output in plan.outputs:
         binding = binding_of(output, plan, spool=None, **who)
-        yield from _checked(f"sink {output.name}", output.sink, output.label, binding)
+        found = _checked(f"sink {output.name}", output.sink, output.label, binding)
+        yield from _told_apart(found, plan, folder)
 
 
 def who_works(plan: Plan, folder: Path) -> dict[str, Any]:
@@ -124,4 +126,22 @@ def _checked(what: str, part: object, label: str, binding: Binding | None = None
         yield CheckResult(what, "ok", f"{label} has nothing to look at before it is opened")
         return
     for finding in part.check(binding):
-        yield CheckResult(f"{what}: {finding.what}", finding.status, finding.found, finding.next_step)
+        yield replace(finding, what=f"{what}: {finding.what}")
+
+
+def _told_apart(findings: Iterator[CheckResult], plan: Plan, folder: Path) -> Iterator[CheckResult]:
+    """Of what is prepared: what the journal has decided, and what it has not."""
+    for finding in findings:
+        if not finding.prepared:
+            yield finding
+            continue
+        try:
+            history, journal = history_of(plan.flow, folder)
+        except OnefoldError:
+            yield finding
+            continue
+        for word, wanted in (("decided, to be committed", True), ("undecided", False)):
+            some = tuple(each for each in finding.prepared if is_decided(each, history, journal) is wanted)
+            names = "; ".join(str(each.detail["name"]) for each in some)
+            if some:
+                yield replace(finding, found=f"{word}: {names}", prepared=some)

@@ -1,4 +1,8 @@
-"""Where a flow stands, from its state folder alone: nothing is opened, fenced or written."""
+"""Where a flow stands, from its state folder: nothing is opened, fenced or written.
+
+The one thing that no journal knows is what a process had prepared when it died before its seal; of a flow that commits
+together its sinks are asked for that.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,14 @@ from typing import Any
 
 from onefold.clock import new_seal_id
 from onefold.engines.embedded.opening import History, read_history
-from onefold.errors import StateUnknown
+from onefold.engines.embedded.outputs import binding_of
+from onefold.errors import OnefoldError, StateUnknown
 from onefold.journal import JOURNAL_FILE, LOCK_FILE, SqliteJournal
-from onefold.plan import Plan
-from onefold.types import EpochNumber, Incarnation
+from onefold.plan import Output, Plan
+from onefold.protocols import Check
+from onefold.types import EpochNumber, Handle, Incarnation
 
-__all__ = ["SinkStatus", "Status", "running_process", "status"]
+__all__ = ["SinkStatus", "Status", "is_decided", "running_process", "status"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,8 @@ class SinkStatus:
 
     delivered_through: every epoch through this one has surely taken effect here; more may have, which the sink's token
     tells when the flow opens it. waiting_rows: sealed after that. rows_given_up: at-most-once, an upper bound.
-    prepared: how many of these are staged in the sink itself; they are decided and wait to be committed.
+    prepared: how many of these are staged in the sink itself; decided: their names: they wait to be committed.
+    undecided: names of what is prepared there and not sealed; the next run forgets it. None: the sink does not answer.
     """
 
     name: str
@@ -37,6 +44,8 @@ class SinkStatus:
     waiting_rows: int
     rows_given_up: int
     prepared: int = 0
+    decided: tuple[str, ...] = ()
+    undecided: tuple[str, ...] | None = ()
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,7 @@ def status(plan: Plan, folder: Path) -> Status:
         lag_bytes=sum(part.size_bytes for seal in waiting for parts in seal.receipts.values() for part in parts),
         positions=newest.ends if newest else {},
         watermarks=newest.watermarks if newest else {},
-        sinks=_sinks(plan, history),
+        sinks=_sinks(plan, history, journal_id),
         totals=newest.totals if newest else {},
     )
 
@@ -119,25 +128,47 @@ def running_process(folder: Path) -> Mapping[str, Any] | None:
     return None
 
 
-def _sinks(plan: Plan, history: History) -> tuple[SinkStatus, ...]:
+def is_decided(handle: Handle, history: History, journal: str) -> bool:
+    """Whether what is prepared belongs to a seal of this journal: then it is committed, never forgotten."""
+    return handle.journal == journal and any(seal.seal == handle.seal for _, seal in history.seals)
+
+
+def _undecided(output: Output, plan: Plan, history: History, journal: str) -> tuple[str, ...] | None:
+    if plan.commit != "together" or not isinstance(output.sink, Check):
+        return ()
+    binding = binding_of(output, plan, journal=journal, incarnation=history.incarnation, spool=None)
+    try:
+        findings = output.sink.check(binding)
+    except OnefoldError:
+        return None
+    if any(finding.status == "failed" for finding in findings):
+        return None
+    handles = [handle for finding in findings for handle in finding.prepared]
+    return tuple(str(handle.detail["name"]) for handle in handles if not is_decided(handle, history, journal))
+
+
+def _sinks(plan: Plan, history: History, journal: str) -> tuple[SinkStatus, ...]:
     entries = history.start.sinks if history.start else {}
-    labels = {output.name: output.label for output in plan.outputs}
+    outputs = {output.name: output for output in plan.outputs}
     found = []
     for name, entry in entries.items():
         if entry.retired:
             continue
         through = max(history.settled, history.through.get(name, EpochNumber(0)), EpochNumber(entry.joined - 1))
         parts = [part for _, seal in history.seals if seal.epoch > through for part in seal.receipts.get(name, ())]
+        native = [part for part in parts if part.kind == "native"]
         found.append(
             SinkStatus(
                 name,
-                labels.get(name, str(entry.shape["target"])),
+                outputs[name].label if name in outputs else str(entry.shape["target"]),
                 str(entry.shape["guarantee"]),
                 entry.joined,
                 through,
                 sum(part.rows for part in parts),
                 history.given_up.get(name, 0),
-                sum(part.kind == "native" for part in parts),
+                len(native),
+                tuple(str(part.detail[key]) for part in native for key in ("name", "staged") if key in part.detail),
+                _undecided(outputs[name], plan, history, journal) if name in outputs else (),
             )
         )
     return tuple(found)

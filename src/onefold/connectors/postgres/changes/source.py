@@ -32,7 +32,7 @@ from onefold.connectors.postgres.changes.slot import (
 )
 from onefold.connectors.postgres.changes.snapshot import mark
 from onefold.connectors.postgres.changes.standing import standing
-from onefold.connectors.postgres.changes.wanted import Wanted, changes_label, columns_wanted
+from onefold.connectors.postgres.changes.wanted import Wanted, changes_label, columns_wanted, demand_keys
 from onefold.connectors.postgres.changes.watch import HeldUp, Watch
 from onefold.connectors.postgres.connection import Server, end_sessions_of, psycopg
 from onefold.connectors.spooling import OP_COLUMN
@@ -44,7 +44,7 @@ from onefold.errors import (
     SourceUnavailable,
     check,
 )
-from onefold.protocols import CheckResult, Clock, Limit, Read, Reading, SourcePromise
+from onefold.protocols import CheckResult, Clock, Copy, Limit, Read, Reading, SourcePromise
 from onefold.types import Binding, PartitionId, Position
 
 __all__ = ["ChangesSource"]
@@ -79,6 +79,7 @@ class ChangesSource:
         self._flow, self._read = "onefold", "changes"
         self._declared: pa.Schema | None = None
         self._meta: tuple[str, ...] = ()
+        self._copies: Sequence[Copy] = ()
         self._known: list[Mapping[str, Any]] = []
         self._told: list[Mapping[str, Any]] = []
         self._is_told = False
@@ -112,7 +113,7 @@ class ChangesSource:
             gap="the slot is gone, invalid or ahead of us, the server went back in time, or a table was made anew",
             isolation="only committed transactions are in the stream, whole, in the order of their commits",
             conditions=(
-                "upserts are keyed by the tables' own keys (primary key): deletes and changes of keys name those alone",
+                "an upsert whose key a function computes has the table's own key: deletes name that alone",
                 "nobody but onefold reads through the slot, or ever takes tables out of the publication",
                 "max_slot_wal_keep_size, if it is set, is more than the server logs while the flow stands still",
                 "a standby that takes over has the slot and all that was read (else a failover is reported as a loss)",
@@ -135,6 +136,10 @@ class ChangesSource:
                 next_step='Say flow.read(…, meta="_table"), then where("_table = \'…\'").',
             )
 
+    def copied(self, copies: Sequence[Copy]) -> None:
+        """They are held against the tables' keys by `open` and `check`."""
+        self._copies = tuple(copies)
+
     def sees(self, target: str) -> bool:
         """Whether this is one of the tables."""
         return any(target == f"postgres:{self._server.target}:{self._wanted.schema}.{name}" for name in self._names)
@@ -149,7 +154,7 @@ class ChangesSource:
         return Glance(self._server, self._wanted, self._declared, self._meta, self.promise)
 
     def open(self, remembered: pa.Table | None) -> None:
-        """Connect, end what an earlier instance has left open, and look at the tables.
+        """Connect, end what an earlier instance has left open, and look at the tables: do the copies have their keys?
 
         Raises SourceUnavailable, SourceRefused, SchemaError. If killed inside: nothing happened.
         """
@@ -164,6 +169,7 @@ class ChangesSource:
             end_sessions_of(self._sql, self._called.session)
             self._tables = look_at(self._sql, self._wanted.schema, self._names, self._label)
             columns = columns_wanted(self._wanted, self._tables, self._declared, self._label)
+            demand_keys(self._copies, self._tables, self._label)
             self._rows = RowsToArrow(columns, self._meta, self._label)
 
     def partitions(self) -> Mapping[PartitionId, tuple[Position, Position | None]]:
@@ -220,6 +226,7 @@ class ChangesSource:
                 demand_server(connection, self._label)
                 self._tables = look_at(connection, self._wanted.schema, self._names, self._label)
                 columns_wanted(self._wanted, self._tables, self._declared, self._label)
+                demand_keys(self._copies, self._tables, self._label)
                 return standing(connection, self._called, self._tables, self._label)
         except OnefoldError as error:
             what = error.summary.removeprefix(f"{self._label}: ")

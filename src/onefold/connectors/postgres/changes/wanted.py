@@ -9,11 +9,13 @@ from typing import Literal
 import pyarrow as pa
 
 from onefold.connectors.postgres.changes.catalog import SeenTable, columns_of
+from onefold.connectors.postgres.changes.rows import META
 from onefold.connectors.postgres.connection import Server
 from onefold.connectors.spooling import OP_COLUMN
 from onefold.errors import SchemaError, SourceRefused
+from onefold.protocols import Copy
 
-__all__ = ["Wanted", "changes_label", "columns_wanted"]
+__all__ = ["Wanted", "changes_label", "columns_wanted", "demand_keys"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,37 @@ def columns_wanted(
         _demand_key(wanted, table, label)
         _demand_whole_rows(wanted, table, columns, label)
     return columns
+
+
+def demand_keys(copies: Sequence[Copy], tables: Sequence[SeenTable], label: str) -> None:
+    """Each copy is keyed by the key of the tables that reach it. Raises SchemaError.
+
+    A copy that gets some of the tables by a condition other than `_table = '…'` must have the key of one of them.
+    """
+    for copy in copies:
+        only = copy.only.get("_table")
+        reaching = [table for table in tables if table.key and (only is None or table.name in only)]
+        faults = [fault for table in reaching if (fault := _fault(copy, table)) is not None]
+        if faults and (not copy.is_narrowed or len(faults) == len(reaching)):
+            table, what, expected = faults[0]
+            raise SchemaError(
+                f"{label}: a delete names the key of {table.name} alone, so the copy would keep rows that are gone.",
+                found=f"sink {copy.sink} by {what}",
+                expected=expected,
+                next_step=f"Upsert it by key={list(table.key)}, without latest_by.",
+            )
+
+
+def _fault(copy: Copy, table: SeenTable) -> tuple[SeenTable, str, str] | None:
+    """What of the copy does not fit the table, and what would."""
+    key = copy.key - {"_table"}
+    if key != set(table.key):
+        return table, f"key {', '.join(sorted(key)) or 'none'}", f"key {', '.join(table.key)}"
+    unknown = copy.latest_by - {*table.identified, *META.names}
+    if unknown:
+        expected = "no latest_by (changes come in their order), or one that deletes hold: _lsn, or a column of the key"
+        return table, f"latest_by {', '.join(sorted(unknown))}", expected
+    return None
 
 
 def _demand_key(wanted: Wanted, table: SeenTable, label: str) -> None:
