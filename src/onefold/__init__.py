@@ -23,6 +23,7 @@ from onefold.types import CommitClass, Guarantee
 if TYPE_CHECKING:
     from onefold import testing as testing
     from onefold.connectors.console import console as console
+    from onefold.connectors.delta import delta as delta
     from onefold.connectors.duckdb import DuckdbFile as duckdb  # noqa: N813 - what it makes is a connection
     from onefold.connectors.files import files as files
     from onefold.connectors.kafka import kafka as kafka
@@ -36,14 +37,15 @@ if TYPE_CHECKING:
     from onefold.formats.registry import schema_registry as schema_registry
 
 __all__ = [
-    "CommitClass", "Flow", "Guarantee", "OnefoldError", "Stream", "avro", "console", "duckdb", "files", "json_schema",
-    "kafka", "memory", "mysql", "postgres", "protobuf", "schema_registry", "sqlite", "testing",
+    "CommitClass", "Flow", "Guarantee", "OnefoldError", "Stream", "avro", "console", "delta", "duckdb", "files",
+    "json_schema", "kafka", "memory", "mysql", "postgres", "protobuf", "schema_registry", "sqlite", "testing",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
 
 _CONNECTIONS = {
     "console": ("onefold.connectors.console", "console"),
+    "delta": ("onefold.connectors.delta", "delta"),
     "duckdb": ("onefold.connectors.duckdb", "DuckdbFile"),
     "files": ("onefold.connectors.files", "files"),
     "kafka": ("onefold.connectors.kafka", "kafka"),

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
+from onefold.connectors.delta import delta
 from onefold.connectors.duckdb import DuckdbFile
 from onefold.connectors.files import files
 from onefold.connectors.memory import memory
@@ -54,6 +55,12 @@ SINKS = [
             mode, key
         ),
         make_unavailable=_block,
+    ),
+    SinkCase(
+        "delta",
+        lambda folder, table, mode, key: delta(folder / "lake" / table.replace("/", "_")).as_sink(mode, key),
+        make_unavailable=_block,
+        fences=True,
     ),
 ]
 

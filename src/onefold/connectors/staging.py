@@ -120,9 +120,9 @@ class StagingArea:
     @property
     def _folder(self) -> str:
         binding = self._binding
-        owner = ".".join(file_name(name) for name in (binding.flow, binding.lane, binding.sink))
+        owner = ".".join(_plain(name) for name in (binding.flow, binding.lane, binding.sink))
         if len(owner) > _OWNER_CHARACTERS:
-            owner = f"{owner[:_OWNER_CHARACTERS]}~{hashlib.sha256(owner.encode()).hexdigest()[:16]}"
+            owner = f"{owner[:_OWNER_CHARACTERS]}!!{hashlib.sha256(owner.encode()).hexdigest()[:16]}"
         return f"{FOLDER}/{owner}"
 
     def _path(self, epoch: EpochNumber, seal: SealId, number: int) -> str:
@@ -143,8 +143,13 @@ def encoded(table: pa.Table, **options: Any) -> tuple[pa.Buffer, pq.FileMetaData
 
 
 def _plain(text: str) -> str:
-    """As file_name, and without the sign that stands between the parts of a name."""
-    return file_name(text).replace("-", "%2D")
+    """As file_name, without the sign that stands between the parts of a name, and with ! for %: the logs of tables hold
+    paths as parts of URIs, where libraries differ about what a % stands for."""
+    return file_name(text).replace("-", "%2D").replace("%", "!")
+
+
+def _text(part: str) -> str:
+    return unquote(part.replace("!", "%"))
 
 
 def _handle_of(path: str) -> Handle | None:
@@ -154,9 +159,9 @@ def _handle_of(path: str) -> Handle | None:
         return None
     epoch, incarnation, journal, seal, _ = parts
     return Handle(
-        unquote(journal),
+        _text(journal),
         Incarnation(int(incarnation)),
         EpochNumber(int(epoch)),
-        SealId(unquote(seal)),
+        SealId(_text(seal)),
         {"path": path},
     )
