@@ -17,7 +17,10 @@ from onefold.connectors.duckdb import DuckdbFile
 from onefold.connectors.files import files
 from onefold.connectors.memory import memory
 from onefold.connectors.sqlite import SqliteFile
+from onefold.protocols import Sink
 from onefold.testing.contracts import SinkCase, SourceCase
+from onefold.types import Mode
+from tests.contract.forks import copy_of_deltalake, deltalake_anew
 
 
 def _block(folder: Path, table: str) -> None:
@@ -25,6 +28,11 @@ def _block(folder: Path, table: str) -> None:
     for name in ("target.duckdb", "target.sqlite"):
         (folder / name).mkdir()
     (folder / "lake").write_text("a file, no folder")
+
+
+def _delta(folder: Path, table: str, mode: Mode, key: tuple[str, ...]) -> Sink:
+    copy_of_deltalake()
+    return delta(folder / "lake" / table.replace("/", "_")).as_sink(mode, key)
 
 
 SINKS = [
@@ -58,9 +66,10 @@ SINKS = [
     ),
     SinkCase(
         "delta",
-        lambda folder, table, mode, key: delta(folder / "lake" / table.replace("/", "_")).as_sink(mode, key),
+        _delta,
         make_unavailable=_block,
         fences=True,
+        after_fork=deltalake_anew,
     ),
 ]
 

@@ -59,6 +59,11 @@ class StagingArea:
         self._system = system
         self._local = local
 
+    def make(self, after: EpochNumber) -> None:
+        """Make the folder for the epochs that come after this one, where folders are made. Raises DiskError."""
+        if self._local is not None:
+            make_folder(self._local / self._block(EpochNumber(after + 1)))
+
     def stage(
         self, epoch: EpochNumber, seal: SealId, number: int, body: pa.Buffer, metadata: pq.FileMetaData
     ) -> Staged:
@@ -128,7 +133,10 @@ class StagingArea:
     def _path(self, epoch: EpochNumber, seal: SealId, number: int) -> str:
         binding = self._binding
         parts = [_NUMBERED.format(epoch), str(binding.incarnation), *map(_plain, (binding.journal, seal)), str(number)]
-        return f"{self._folder}/{_NUMBERED.format(epoch // EPOCHS_A_BLOCK)}/{'-'.join(parts)}.parquet"
+        return f"{self._block(epoch)}/{'-'.join(parts)}.parquet"
+
+    def _block(self, epoch: EpochNumber) -> str:
+        return f"{self._folder}/{_NUMBERED.format(epoch // EPOCHS_A_BLOCK)}"
 
     def _whole(self, path: str) -> str:
         return f"{self._root}/{path}" if self._root else path

@@ -142,6 +142,8 @@ class DeltaSink(SpooledSink):
             if binding.guarantee is Guarantee.EXACTLY_ONCE:
                 self._held = fence(table, handle)
             table.sync()
+            if binding.mode == "append":
+                table.area.make(self._through)
         self._table = table
         return self._held.token
 
