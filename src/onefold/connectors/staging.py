@@ -122,6 +122,13 @@ class StagingArea:
             if self._files.get_file_info(self._whole(path)).type is not fs.FileType.NotFound:
                 self._files.delete_file(self._whole(path))
 
+    def is_outrun(self, path: str, through: EpochNumber | None) -> bool:
+        """Whether a file is of this sink, and of an epoch that is decided: one up to `through`, of None every one."""
+        if not path.startswith(f"{self._folder}/"):
+            return False
+        handle = _handle_of(path)
+        return handle is None or through is None or handle.epoch <= through
+
     @property
     def _folder(self) -> str:
         binding = self._binding

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,11 @@ class Log:
                 told = (action["commitInfo"].get(metadata) for action in actions if "commitInfo" in action)
                 return next((text for text in told if isinstance(text, str)), None)
         return None
+
+    def last_checkpoint(self) -> int:
+        """The version that the table says its newest checkpoint is of; -1 for none. Raises OSError, ValueError."""
+        told = self._read(_LAST_CHECKPOINT)
+        return -1 if told is None else int(json.loads(told)["version"])
 
     def _checkpoint(self, through: int) -> tuple[int, list[str]]:
         """The newest checkpoint at or before a version, and its files; (-1, []) for none."""
@@ -237,4 +242,3 @@ def _is_whole_parquet(path: Path) -> bool:
     except (pa.ArrowInvalid, OSError):
         return False
     return True
-

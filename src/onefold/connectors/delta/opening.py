@@ -89,9 +89,7 @@ def fence(table: Table, handle: Any) -> Held:
                 raise OutcomeUnknown(f"{table.location.label} is gone.", sink=table.binding.sink) from None
             continue
         return Held(table.token(handle, held), held.since, held.opened + 1)
-    raise SinkUnavailable(
-        f"{table.location.label} is written too fast to be opened.", sink=table.binding.sink
-    )
+    raise SinkUnavailable(f"{table.location.label} is written too fast to be opened.", sink=table.binding.sink)
 
 
 def _make(table: Table, options: Options) -> None:

@@ -94,9 +94,10 @@ def _bounds(column: pa.ChunkedArray) -> tuple[Any, Any]:
     if pa.types.is_date(kind):
         found = pc.min_max(column).as_py()
         return (found["min"] and found["min"].isoformat()), (found["max"] and found["max"].isoformat())
-    if pa.types.is_timestamp(kind):
-        texts = pc.strftime(_ends(column), format="%Y-%m-%dT%H:%M:%S").to_pylist() if column.null_count < len(column) else []
-        return tuple(f"{text}{'Z' if kind.tz else ''}" for text in texts) if texts else (None, None)  # type: ignore[return-value]
+    if pa.types.is_timestamp(kind) and column.null_count < len(column):
+        low, high = pc.strftime(_ends(column), format="%Y-%m-%dT%H:%M:%S").to_pylist()
+        zone = "Z" if kind.tz else ""
+        return f"{low}{zone}", f"{high}{zone}"
     if pa.types.is_string(kind):
         found = pc.min_max(column).as_py()
         if found["min"] is not None and max(len(found["min"]), len(found["max"])) <= _LONGEST_TEXT:

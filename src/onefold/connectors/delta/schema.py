@@ -12,7 +12,12 @@ from onefold.connectors.spooling import stored_schema
 from onefold.errors import NotSupported, SchemaError, SinkRefused
 from onefold.types import Binding
 
-__all__ = ["check_table", "kept_schema", "refuse_key", "refuse_other_partitions", "refuse_partitions",
+__all__ = [
+    "check_table",
+    "kept_schema",
+    "refuse_key",
+    "refuse_other_partitions",
+    "refuse_partitions",
     "required_columns",
 ]
 
@@ -101,7 +106,7 @@ def refuse_partitions(partitions: Sequence[str], kept: pa.Schema, label: str) ->
                 f"{label} cannot be partitioned by {name}.",
                 found=str(kept.field(name).type) if name in kept.names else "no such column",
                 expected="a column of whole numbers, texts, dates or booleans",
-                next_step="Partition by another column, such as day=\"CAST(paid_at AS DATE)\" of a select.",
+                next_step='Partition by another column, such as day="CAST(paid_at AS DATE)" of a select.',
                 column=name,
             )
 

@@ -20,6 +20,7 @@ from onefold.clock import SystemClock
 from onefold.connectors.databases import last_of_each_key
 from onefold.connectors.delta.committing import DELETES, Added, Moving, Refusal, append, merge
 from onefold.connectors.delta.location import Location, deltalake
+from onefold.connectors.delta.maintenance import CHECKPOINT_EVERY, checkpointed, maintained
 from onefold.connectors.delta.opening import examine, fence, make_or_check
 from onefold.connectors.delta.rows import in_pieces, refuse_rows
 from onefold.connectors.delta.schema import kept_schema, refuse_key
@@ -45,7 +46,7 @@ from onefold.errors import (
     SinkUnavailable,
     TokenRefused,
 )
-from onefold.protocols import CheckResult, Clock, SinkPromise
+from onefold.protocols import CheckResult, Clock, Maintained, SinkPromise
 from onefold.types import (
     Binding,
     CommitClass,
@@ -87,6 +88,7 @@ class DeltaSink(SpooledSink):
         self._held = Held(None, 0, 0)
         self._failed: DiskError | None = None
         self._untold = 0
+        self._checkpoint_from = 0
 
     @property
     def promise(self) -> SinkPromise:
@@ -106,8 +108,8 @@ class DeltaSink(SpooledSink):
             ),
             conditions_together=(
                 "the journal is neither copied nor restored while an epoch is staged: each sink by itself stays right",
-                "the retention of VACUUM is longer than the time from an epoch's prepare to its commit, and nobody "
-                "changes the table's columns meanwhile",
+                "nobody changes the table's columns from an epoch's prepare to its commit, nor runs VACUUM with a "
+                + "retention that is shorter than that time",
             ),
         )
 
@@ -115,6 +117,11 @@ class DeltaSink(SpooledSink):
     def commit_every_seconds(self) -> float:
         """See Paced."""
         return self._options.commit_every_seconds
+
+    @property
+    def maintain_every_seconds(self) -> float | None:
+        """See Maintain."""
+        return self._options.maintain_every_seconds
 
     # -------------------------------------------------------------------------------------------------------- verbs
 
@@ -172,6 +179,7 @@ class DeltaSink(SpooledSink):
         with self._on_disk():
             for tries_left in reversed(range(MERGE_TRIES)):
                 handle = self._current(table, move)
+                self._checkpoint(table, handle)
                 try:
                     self._write(table, handle, receipts, move)
                     break
@@ -198,6 +206,12 @@ class DeltaSink(SpooledSink):
 
     def close(self) -> None:
         """No connection is held, and rows may still be prepared."""
+
+    def maintain(self, binding: Binding, *, is_dry: bool) -> Sequence[Maintained]:
+        """Join small files, make a checkpoint, remove what no version within the retention names. See Maintain."""
+        table = Table(self._location, binding, kept_schema(binding, self._location.label))
+        with self._on_disk(), self._nothing_written():
+            return maintained(table, self._options, is_dry=is_dry)
 
     def read_back(self, binding: Binding) -> tuple[pa.Table, Token | None]:
         """All rows and the token of one version; of a table that is not there, none. Raises SinkUnavailable."""
@@ -254,6 +268,17 @@ class DeltaSink(SpooledSink):
             if move is not None:
                 self._demand(held_by(handle, self.binding), move)
         return handle
+
+    def _checkpoint(self, table: Table, handle: Any) -> None:
+        """Before the commit, so that its own outcome does not depend on it. One that fails is tried again later."""
+        if handle.version() < self._checkpoint_from:
+            return
+        try:
+            with self._nothing_written():
+                list(checkpointed(table, handle))
+        except SinkUnavailable as error:
+            LOG.warning("%s: no checkpoint was made: %s", self._location.label, error.found)
+        self._checkpoint_from = handle.version() + CHECKPOINT_EVERY
 
     def _demand(self, found: Held, move: TokenMove) -> None:
         if not same_token(found.token, move.expected):
@@ -396,11 +421,11 @@ class DeltaSink(SpooledSink):
 def together_refused(label: str) -> NotSupported:
     """The error of a merge under commit="together"."""
     return NotSupported(
-        f"{label} cannot be upserted into under commit=\"together\": a merge can lose to whoever adds a file "
+        f'{label} cannot be upserted into under commit="together": a merge can lose to whoever adds a file '
         "meanwhile, and after the seal it must not fail.",
         found="upsert",
         expected="append",
-        next_step="Append to it, or leave commit=\"together\" out.",
+        next_step='Append to it, or leave commit="together" out.',
     )
 
 
