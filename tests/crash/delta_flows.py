@@ -18,6 +18,9 @@ from tests.crash import flows, inputs, oracle
 from tests.crash.oracle import Count
 from tests.crash.subjects import may_lose, may_repeat
 
+EVENTS = 240
+"""Enough for three epochs: a schedule costs what its processes cost, and there are many."""
+
 LEDGER = "SELECT event_id, merchant, amount, paid_at FROM t"
 
 
@@ -75,6 +78,11 @@ def at_least_once(folder: Path) -> of.Flow:
 def at_most_once(folder: Path) -> of.Flow:
     """A delivery may be missing."""
     return plain(folder, "at-most-once")
+
+
+def arrive(folder: Path, life: int) -> bool:
+    """Three of four files before the first process starts."""
+    return inputs.arrive(folder, life, events=EVENTS)
 
 
 def staged() -> None:
@@ -167,13 +175,13 @@ def judge_together(folder: Path) -> Count:
     return count
 
 
-PLAIN = Subject(build=plain, arrive=inputs.arrive, judge=judge_plain)
-STAGED = Subject(build=plain, arrive=inputs.arrive, judge=judge_plain, arrange=(staged,))
-PARTED = Subject(build=parted, arrive=inputs.arrive, judge=judge_plain)
-MERGED = Subject(build=merged, arrive=inputs.arrive, judge=judge_merged)
-BOTH = Subject(build=ledger, arrive=inputs.arrive, judge=judge_ledger, arrange=(staged,))
-TOGETHER = Subject(build=together, arrive=inputs.arrive, judge=judge_together)
-AT_LEAST_ONCE = Subject(build=at_least_once, arrive=inputs.arrive, judge=judge_plain, accept=may_repeat)
-AT_MOST_ONCE = Subject(build=at_most_once, arrive=inputs.arrive, judge=judge_plain, accept=may_lose)
+PLAIN = Subject(build=plain, arrive=arrive, judge=judge_plain)
+STAGED = Subject(build=plain, arrive=arrive, judge=judge_plain, arrange=(staged,))
+PARTED = Subject(build=parted, arrive=arrive, judge=judge_plain)
+MERGED = Subject(build=merged, arrive=arrive, judge=judge_merged)
+BOTH = Subject(build=ledger, arrive=arrive, judge=judge_ledger, arrange=(staged,))
+TOGETHER = Subject(build=together, arrive=arrive, judge=judge_together)
+AT_LEAST_ONCE = Subject(build=at_least_once, arrive=arrive, judge=judge_plain, accept=may_repeat)
+AT_MOST_ONCE = Subject(build=at_most_once, arrive=arrive, judge=judge_plain, accept=may_lose)
 
 SUBJECTS = {"plain": PLAIN, "staged": STAGED, "parted": PARTED, "merged": MERGED, "both": BOTH, "together": TOGETHER}

@@ -24,7 +24,7 @@ from onefold.connectors.delta.maintenance import CHECKPOINT_EVERY, checkpointed,
 from onefold.connectors.delta.opening import examine, fence, make_or_check
 from onefold.connectors.delta.rows import in_pieces, refuse_rows
 from onefold.connectors.delta.schema import kept_schema, refuse_key
-from onefold.connectors.delta.table import Options, Table, failure
+from onefold.connectors.delta.table import Options, Table, failure, names_in
 from onefold.connectors.delta.tokens import Held, held_by
 from onefold.connectors.spooling import (
     OP_COLUMN,
@@ -108,8 +108,8 @@ class DeltaSink(SpooledSink):
             ),
             conditions_together=(
                 "the journal is neither copied nor restored while an epoch is staged: each sink by itself stays right",
-                "nobody changes the table's columns from an epoch's prepare to its commit, nor runs VACUUM with a "
-                + "retention that is shorter than that time",
+                "the retention of whoever runs VACUUM is longer than the time from an epoch's prepare to its commit",
+                "nobody changes the table's columns between the two",
             ),
         )
 
@@ -200,9 +200,11 @@ class DeltaSink(SpooledSink):
 
     def abort(self, handle: Handle) -> None:
         """Remove a staged file that no version of the table names."""
+        table, path = self._opened(), str(handle.detail["path"])
         if handle.epoch > self._through:
             with self._nothing_written():
-                self._opened().area.remove(str(handle.detail["path"]))
+                if path not in names_in(table.load()):
+                    table.area.remove(path)
 
     def close(self) -> None:
         """No connection is held, and rows may still be prepared."""
@@ -329,16 +331,19 @@ class DeltaSink(SpooledSink):
                 continue
             last = together[-1].epoch
             seal = move.new.seal if move else SealId("untold")
+            rows = rows_of(self.binding, together)
             with self._disk_is_no_failure():
-                yield from self._put(table, last, seal, rows_of(self.binding, together), self._first_number(move))
+                yield from self._put(table, last, seal, rows, self._first_number(move), is_joined=True)
 
-    def _put(self, table: Table, epoch: EpochNumber, seal: SealId, rows: pa.Table, first: int) -> Iterator[Added]:
+    def _put(
+        self, table: Table, epoch: EpochNumber, seal: SealId, rows: pa.Table, first: int, *, is_joined: bool
+    ) -> Iterator[Added]:
         """Stage rows as files with numbers from `first` on."""
         kept = rows.select(table.kept.names).cast(table.kept)
         refuse_rows(kept, table.partitions, table.required, sink=self.binding.sink, epoch=epoch)
         for number, (body, footer, partition, statistics) in enumerate(in_pieces(kept, table.partitions), first):
             with self._nothing_written():
-                staged = table.area.stage(epoch, seal, number, body, footer)
+                staged = table.area.stage(epoch, seal, number, body, footer, is_joined=is_joined)
             yield Added(staged.path, staged.size_bytes, partition, statistics)
 
     def _stage(self, table: Table, epoch: EpochHead, batches: Iterable[pa.RecordBatch]) -> Receipt:
@@ -347,7 +352,7 @@ class DeltaSink(SpooledSink):
         count = 0
         for rows in _chunks(batches, self.binding.schema):
             count += rows.num_rows
-            found = self._put(table, epoch.number, epoch.seal, rows, len(files))
+            found = self._put(table, epoch.number, epoch.seal, rows, len(files), is_joined=False)
             files += [[one.path, one.size_bytes, dict(one.partition), one.statistics] for one in found]
         if not files:
             with self._nothing_written():

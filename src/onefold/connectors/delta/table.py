@@ -17,7 +17,7 @@ from onefold.connectors.staging import StagingArea
 from onefold.errors import SinkRefused, SinkUnavailable, SourceRefused, SourceUnavailable
 from onefold.types import Binding, Mode, Token
 
-__all__ = ["Options", "Table", "load"]
+__all__ = ["Options", "Table", "failure", "load", "names_in"]
 
 _HOPELESS = ("permission denied", "access denied", "accessdenied", "forbidden", "invalidaccesskeyid", "nosuchbucket",
              "signaturedoesnotmatch", "unsupported", "not a directory")  # fmt: skip
@@ -69,6 +69,11 @@ def failure(
         return error(f"{location.label} cannot be reached now.", found=text, **where)
     refused = SinkRefused if error is SinkUnavailable else SourceRefused
     return refused(f"{location.label} cannot be used.", found=text, **where)
+
+
+def names_in(handle: Any) -> set[str]:
+    """The files that the handle's version names; None has none."""
+    return set() if handle is None else set(pa.table(handle.get_add_actions()).column("path").to_pylist())
 
 
 class Table:
