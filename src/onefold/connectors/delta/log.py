@@ -108,10 +108,10 @@ class Log:
         if name.endswith(".json"):
             actions = [json.loads(line) for line in (body or b"").splitlines() if line.strip()]
             return {action["txn"]["appId"] for action in actions if "txn" in action}
-        table = pq.read_table(pa.BufferReader(body or b""), columns=["txn.appId"])
+        table = pq.ParquetFile(pa.BufferReader(body or b"")).read(columns=["txn"])
         if "txn" not in table.schema.names:
             return set()
-        return {row["appId"] for row in table.column("txn").drop_null().to_pylist() if row["appId"] is not None}
+        return {row["appId"] for row in table.column("txn").to_pylist() if row is not None and row["appId"]}
 
     def _read(self, name: str) -> bytes | None:
         try:

@@ -19,12 +19,13 @@ import pyarrow.compute as pc
 from onefold.clock import SystemClock
 from onefold.connectors.databases import last_of_each_key
 from onefold.connectors.delta.committing import DELETES, Added, Moving, Refusal, append, merge
+from onefold.connectors.delta.filing import NothingStaged, chunks, put, stage
 from onefold.connectors.delta.location import Location, deltalake
 from onefold.connectors.delta.maintenance import CHECKPOINT_EVERY, checkpointed, maintained
 from onefold.connectors.delta.opening import examine, fence, make_or_check
-from onefold.connectors.delta.rows import in_pieces, refuse_rows
+from onefold.connectors.delta.rows import refuse_rows
 from onefold.connectors.delta.schema import kept_schema, refuse_key
-from onefold.connectors.delta.table import Options, Table, failure, names_in
+from onefold.connectors.delta.table import Options, Table, names_in, nothing_written
 from onefold.connectors.delta.tokens import Held, held_by
 from onefold.connectors.spooling import (
     OP_COLUMN,
@@ -35,7 +36,6 @@ from onefold.connectors.spooling import (
     same_token,
     stored_schema,
 )
-from onefold.connectors.staging import encoded
 from onefold.disk import durable_step
 from onefold.errors import (
     DiskError,
@@ -141,7 +141,7 @@ class DeltaSink(SpooledSink):
         deltalake()
         table = Table(self._location, binding, kept_schema(binding, label))
         refuse_key(binding, table.kept, label)
-        with self._on_disk(), self._nothing_written():
+        with self._on_disk(), nothing_written(self._location, self.binding.sink):
             if table.local is not None:
                 for name in table.local.mend():
                     LOG.warning("%s: %s was half written by a power cut, and is set aside", label, name)
@@ -169,9 +169,16 @@ class DeltaSink(SpooledSink):
             if size > NATIVE_BYTES:
                 break
         rows = itertools.chain(taken, batches)
-        if epoch.move is not None or (size > NATIVE_BYTES and self._may_stage):
-            return self._stage(self._opened(), epoch, rows)
-        return super().prepare(epoch, self._examined(rows))
+        if epoch.move is None and (size <= NATIVE_BYTES or not self._may_stage):
+            return super().prepare(epoch, self._examined(rows))
+        tables = chunks(rows, self.binding.schema, FILE_BYTES)
+        try:
+            return stage(self._opened(), epoch, tables)
+        except NothingStaged as failed:
+            if epoch.move is not None and failed.__cause__ is not None:
+                raise failed.__cause__ from None
+            rest = itertools.chain([failed.rows], tables)
+            return super().prepare(epoch, (batch for table in rest for batch in table.to_batches()))
 
     def commit(self, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
         """Rows and token in one commit of the table, made on the handle that the token was read from."""
@@ -195,14 +202,14 @@ class DeltaSink(SpooledSink):
         """Staged files of epochs behind the token. Raises SinkUnavailable."""
         if self._table is None or self.binding.guarantee is not Guarantee.EXACTLY_ONCE:
             return []
-        with self._nothing_written():
+        with nothing_written(self._location, self.binding.sink):
             return self._table.area.handles(self._through)
 
     def abort(self, handle: Handle) -> None:
         """Remove a staged file that no version of the table names."""
         table, path = self._opened(), str(handle.detail["path"])
         if handle.epoch > self._through:
-            with self._nothing_written():
+            with nothing_written(self._location, self.binding.sink):
                 if path not in names_in(table.load()):
                     table.area.remove(path)
 
@@ -212,14 +219,14 @@ class DeltaSink(SpooledSink):
     def maintain(self, binding: Binding, *, is_dry: bool) -> Sequence[Maintained]:
         """Join small files, make a checkpoint, remove what no version within the retention names. See Maintain."""
         table = Table(self._location, binding, kept_schema(binding, self._location.label))
-        with self._on_disk(), self._nothing_written():
+        with self._on_disk(), nothing_written(self._location, binding.sink):
             return maintained(table, self._options, is_dry=is_dry)
 
     def read_back(self, binding: Binding) -> tuple[pa.Table, Token | None]:
         """All rows and the token of one version; of a table that is not there, none. Raises SinkUnavailable."""
         schema = stored_schema(binding)
         table = Table(self._location, binding, kept_schema(binding, self._location.label))
-        with self._nothing_written():
+        with nothing_written(self._location, binding.sink):
             handle = table.load()
             if handle is None:
                 return schema.empty_table(), None
@@ -229,7 +236,7 @@ class DeltaSink(SpooledSink):
         """Can the table be read, and does it take the rows? Writes nothing."""
         what = self._location.label
         try:
-            with self._nothing_written():
+            with nothing_written(self._location, binding.sink if binding else None):
                 kept = kept_schema(binding, what) if binding else pa.schema([])
                 table = Table(self._location, binding, kept) if binding else None
                 handle = table.load() if table else None
@@ -263,7 +270,7 @@ class DeltaSink(SpooledSink):
 
     def _current(self, table: Table, move: TokenMove | None) -> Any:
         """A handle that holds the expected token. Raises TokenRefused, SinkUnavailable."""
-        with self._nothing_written():
+        with nothing_written(self._location, self.binding.sink):
             handle = table.load()
             if handle is None:
                 raise SinkUnavailable(f"{self._location.label} is gone.", sink=self.binding.sink)
@@ -276,7 +283,7 @@ class DeltaSink(SpooledSink):
         if handle.version() < self._checkpoint_from:
             return
         try:
-            with self._nothing_written():
+            with nothing_written(self._location, self.binding.sink):
                 list(checkpointed(table, handle))
         except SinkUnavailable as error:
             LOG.warning("%s: no checkpoint was made: %s", self._location.label, error.found)
@@ -324,7 +331,7 @@ class DeltaSink(SpooledSink):
             if kind == "native":
                 for receipt in together:
                     for path, size, partition, statistics in receipt.detail["files"]:
-                        with self._nothing_written():
+                        with nothing_written(self._location, self.binding.sink):
                             table.area.demand(path, size, receipt.epoch)
                         if statistics:
                             yield Added(path, size, partition, statistics)
@@ -333,33 +340,7 @@ class DeltaSink(SpooledSink):
             seal = move.new.seal if move else SealId("untold")
             rows = rows_of(self.binding, together)
             with self._disk_is_no_failure():
-                yield from self._put(table, last, seal, rows, self._first_number(move), is_joined=True)
-
-    def _put(
-        self, table: Table, epoch: EpochNumber, seal: SealId, rows: pa.Table, first: int, *, is_joined: bool
-    ) -> Iterator[Added]:
-        """Stage rows as files with numbers from `first` on."""
-        kept = rows.select(table.kept.names).cast(table.kept)
-        refuse_rows(kept, table.partitions, table.required, sink=self.binding.sink, epoch=epoch)
-        for number, (body, footer, partition, statistics) in enumerate(in_pieces(kept, table.partitions), first):
-            with self._nothing_written():
-                staged = table.area.stage(epoch, seal, number, body, footer, is_joined=is_joined)
-            yield Added(staged.path, staged.size_bytes, partition, statistics)
-
-    def _stage(self, table: Table, epoch: EpochHead, batches: Iterable[pa.RecordBatch]) -> Receipt:
-        """A file for every so many rows; for none, one that says that the epoch is prepared and is never named."""
-        files: list[list[Any]] = []
-        count = 0
-        for rows in _chunks(batches, self.binding.schema):
-            count += rows.num_rows
-            found = self._put(table, epoch.number, epoch.seal, rows, len(files), is_joined=False)
-            files += [[one.path, one.size_bytes, dict(one.partition), one.statistics] for one in found]
-        if not files:
-            with self._nothing_written():
-                staged = table.area.stage(epoch.number, epoch.seal, 0, *encoded(table.kept.empty_table()))
-            files = [[staged.path, staged.size_bytes, {}, ""]]
-        size = sum(int(one[1]) for one in files)
-        return Receipt(epoch.number, "native", count, size, {"files": files})
+                yield from put(table, last, seal, rows, self._first_number(move), is_joined=True)
 
     def _first_number(self, move: TokenMove | None) -> int:
         """Numbers of joined files: no two instances share one, nor do two attempts where repetition may show."""
@@ -380,7 +361,7 @@ class DeltaSink(SpooledSink):
         sink = self.binding.sink
         if move is not None:
             try:
-                with self._nothing_written():
+                with nothing_written(self._location, self.binding.sink):
                     handle = table.load()
                 found = held_by(handle, self.binding) if handle is not None else Held(None, 0, 0)
                 if same_token(found.token, move.new):
@@ -391,17 +372,6 @@ class DeltaSink(SpooledSink):
             except TokenRefused as error:
                 return error
         return SinkUnavailable(f"{self._location.label} was changed meanwhile.", found=str(refusal), sink=sink)
-
-    @contextlib.contextmanager
-    def _nothing_written(self) -> Iterator[None]:
-        """An error of the library means that the table is as it was. Raises SinkUnavailable, SinkRefused."""
-        library = deltalake()
-        try:
-            yield
-        except OnefoldError:
-            raise
-        except (library.exceptions.DeltaError, OSError) as error:
-            raise failure(self._location, error, SinkUnavailable, sink=self.binding.sink) from None
 
     @contextlib.contextmanager
     def _disk_is_no_failure(self) -> Iterator[None]:
@@ -432,17 +402,3 @@ def together_refused(label: str) -> NotSupported:
         expected="append",
         next_step='Append to it, or leave commit="together" out.',
     )
-
-
-def _chunks(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Tables of about FILE_BYTES."""
-    taken: list[pa.RecordBatch] = []
-    size = 0
-    for batch in batches:
-        taken.append(batch)
-        size += batch.nbytes
-        if size >= FILE_BYTES:
-            yield pa.Table.from_batches(taken, schema)
-            taken, size = [], 0
-    if taken:
-        yield pa.Table.from_batches(taken, schema)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,10 +15,10 @@ from onefold.connectors.delta.location import Location, deltalake
 from onefold.connectors.delta.log import LocalLog, Log
 from onefold.connectors.delta.tokens import METADATA, Held, app_of
 from onefold.connectors.staging import StagingArea
-from onefold.errors import SinkRefused, SinkUnavailable, SourceRefused, SourceUnavailable
+from onefold.errors import OnefoldError, SinkRefused, SinkUnavailable, SourceRefused, SourceUnavailable
 from onefold.types import Binding, Mode, Token
 
-__all__ = ["Options", "Table", "failure", "load", "names_in"]
+__all__ = ["Options", "Table", "failure", "load", "names_in", "nothing_written"]
 
 _HOPELESS = ("permission denied", "access denied", "accessdenied", "forbidden", "invalidaccesskeyid", "nosuchbucket",
              "signaturedoesnotmatch", "unsupported", "not a directory")  # fmt: skip
@@ -69,6 +70,18 @@ def failure(
         return error(f"{location.label} cannot be reached now.", found=text, **where)
     refused = SinkRefused if error is SinkUnavailable else SourceRefused
     return refused(f"{location.label} cannot be used.", found=text, **where)
+
+
+@contextlib.contextmanager
+def nothing_written(location: Location, sink: str | None) -> Iterator[None]:
+    """An error of the library in here means that the table is as it was. Raises SinkUnavailable, SinkRefused."""
+    library = deltalake()
+    try:
+        yield
+    except OnefoldError:
+        raise
+    except (library.exceptions.DeltaError, OSError) as error:
+        raise failure(location, error, SinkUnavailable, sink=sink) from None
 
 
 def names_in(handle: Any) -> set[str]:
