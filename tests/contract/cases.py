@@ -139,6 +139,18 @@ def _feed_sqlite(folder: Path, numbers: Sequence[int]) -> None:
     connection.close()
 
 
+def _feed_delta(folder: Path, numbers: Sequence[int]) -> None:
+    import deltalake
+
+    rows = pa.table({"n": pa.array(numbers, pa.int64())})
+    deltalake.write_deltalake(folder / "table", rows, mode="append")
+
+
+def _lose_delta(folder: Path) -> None:
+    for path in (folder / "table").glob("*.parquet"):
+        path.unlink()
+
+
 def _lose_sqlite(folder: Path) -> None:
     connection = sqlite3.connect(folder / "source.sqlite")
     connection.execute("DELETE FROM events")
@@ -208,6 +220,14 @@ SOURCES = [
         _feed_sqlite,
         _numbers_in_rows,
         _lose_sqlite,
+        lambda folder: None,
+    ),
+    SourceCase(
+        "delta",
+        lambda folder: delta(folder / "table").as_source(None),
+        _feed_delta,
+        _numbers_in_rows,
+        _lose_delta,
         lambda folder: None,
     ),
 ]

@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pyarrow as pa
+
 from onefold.connectors.delta.location import Location
 from onefold.connectors.delta.sink import DeltaSink
+from onefold.connectors.delta.source import DeltaSource
 from onefold.connectors.delta.table import Options
 from onefold.connectors.spooling import check_key
 from onefold.durations import Duration, duration_micros
-from onefold.errors import BuildError
+from onefold.errors import BuildError, NotSupported
+from onefold.protocols import Format
 from onefold.types import Mode
 
 __all__ = ["DeltaTableEndpoint", "delta"]
@@ -32,6 +36,8 @@ def delta(
     commit_every: Duration = "10 seconds",
     maintain_every: Duration | None = None,
     retention: Duration = "7 days",
+    from_version: int | None = None,
+    changes: bool = False,
 ) -> DeltaTableEndpoint:
     """A Delta Lake table, in a folder or in an object store. Appends, upserts and deletes exactly once.
 
@@ -47,6 +53,9 @@ def delta(
         maintain_every: how often a run looks after the table (`onefold maintain` does it by hand): joins small files,
             makes a checkpoint, removes files that no version younger than `retention` names.
         retention: how long a reader may hold on to a version.
+        from_version: where a new flow that reads the table begins; otherwise with all rows that are there.
+        changes: read it as a change stream with `_op`, "upsert" or "delete"; otherwise a version that takes rows back
+            (UPDATE, DELETE, MERGE) stops the flow.
     Raises BuildError. Nothing is connected before the flow runs.
     """
     columns = (partition_by,) if isinstance(partition_by, str) else tuple(partition_by)
@@ -63,7 +72,7 @@ def delta(
         maintain_every_seconds=every,
         retention_seconds=retention_seconds,
     )
-    return DeltaTableEndpoint(Location(str(uri), dict(storage_options or {})), options)
+    return DeltaTableEndpoint(Location(str(uri), dict(storage_options or {})), options, from_version, changes)
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,8 @@ class DeltaTableEndpoint:
 
     location: Location
     options: Options = field(default_factory=Options)
+    from_version: int | None = None
+    changes: bool = False
 
     @property
     def label(self) -> str:
@@ -90,3 +101,13 @@ class DeltaTableEndpoint:
         """A transactional sink. Raises NotSupported for an upsert without a key."""
         check_key(mode, key, self.label)
         return DeltaSink(self.location, replace(self.options, mode=mode))
+
+    def as_source(self, format: Format | None) -> DeltaSource:  # noqa: A002  (the protocol's word)
+        """A replayable source of one partition. Raises NotSupported for a format: rows come typed."""
+        if format is not None:
+            raise NotSupported(f"{self.label} gives typed rows, not bytes to decode.", found=format.name)
+        return DeltaSource(self.location, from_version=self.from_version, changes=self.changes)
+
+    def infer_schema(self) -> pa.Schema:
+        """The table's columns. Raises SourceUnavailable, SourceRefused."""
+        return self.as_source(None).infer_schema()

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -86,7 +87,7 @@ def nothing_written(location: Location, sink: str | None) -> Iterator[None]:
 
 def names_in(handle: Any) -> set[str]:
     """The files that the handle's version names; None has none."""
-    return set() if handle is None else set(pa.table(handle.get_add_actions()).column("path").to_pylist())
+    return set() if handle is None else set(map(unquote, pa.table(handle.get_add_actions()).column("path").to_pylist()))
 
 
 class Table:
