@@ -17,9 +17,9 @@ from onefold.connectors.delta.table import Options, Table
 from onefold.connectors.delta.tokens import Held, app_of, held_by, opening, owners_in
 from onefold.connectors.spooling import refuse_taken
 from onefold.disk import durable_step, make_folder
-from onefold.errors import DiskFailed, OutcomeUnknown, SinkRefused, SinkUnavailable
+from onefold.errors import DiskFailed, NotSupported, OutcomeUnknown, SinkRefused, SinkUnavailable
 
-__all__ = ["examine", "fence", "make_or_check"]
+__all__ = ["examine", "fence", "make_or_check", "together_refused"]
 
 MOST_TRIES = 20
 """How often an opening that others keep overtaking is tried."""
@@ -90,6 +90,17 @@ def fence(table: Table, handle: Any) -> Held:
             continue
         return Held(table.token(handle, held), held.since, held.opened + 1)
     raise SinkUnavailable(f"{table.location.label} is written too fast to be opened.", sink=table.binding.sink)
+
+
+def together_refused(label: str) -> NotSupported:
+    """The error of a merge under commit="together"."""
+    return NotSupported(
+        f'{label} cannot be upserted into under commit="together": a merge can lose to whoever adds a file '
+        "meanwhile, and after the seal it must not fail.",
+        found="upsert",
+        expected="append",
+        next_step='Append to it, or leave commit="together" out.',
+    )
 
 
 def _make(table: Table, options: Options) -> None:

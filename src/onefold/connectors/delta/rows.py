@@ -31,8 +31,14 @@ def in_pieces(rows: pa.Table, partitions: Sequence[str]) -> Iterator[Piece]:
     if not rows.num_rows:
         return
     for partition, part in _by_partition(rows, partitions):
-        body, footer = encoded(part, compression="zstd", store_schema=False)
+        body, footer = encoded(part, compression="snappy", store_schema=False, use_dictionary=_texts_of(part))
         yield body, footer, partition, _statistics(part)
+
+
+def _texts_of(rows: pa.Table) -> list[str]:
+    """The columns that a dictionary is tried for: of numbers it seldom pays."""
+    is_text = (pa.types.is_string, pa.types.is_binary)
+    return [field.name for field in rows.schema if any(kind(field.type) for kind in is_text)]
 
 
 def refuse_rows(rows: pa.Table, partitions: Sequence[str], required: Sequence[str], **where: Any) -> None:

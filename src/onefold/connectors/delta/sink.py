@@ -22,7 +22,7 @@ from onefold.connectors.delta.committing import DELETES, Added, Moving, Refusal,
 from onefold.connectors.delta.filing import NothingStaged, chunks, put, stage
 from onefold.connectors.delta.location import Location, deltalake
 from onefold.connectors.delta.maintenance import CHECKPOINT_EVERY, checkpointed, maintained
-from onefold.connectors.delta.opening import examine, fence, make_or_check
+from onefold.connectors.delta.opening import examine, fence, make_or_check, together_refused
 from onefold.connectors.delta.rows import refuse_rows
 from onefold.connectors.delta.schema import kept_schema, refuse_key
 from onefold.connectors.delta.table import Options, Table, names_in, nothing_written
@@ -40,7 +40,6 @@ from onefold.disk import durable_step
 from onefold.errors import (
     DiskError,
     DiskFull,
-    NotSupported,
     OnefoldError,
     OutcomeUnknown,
     SinkUnavailable,
@@ -391,14 +390,3 @@ class DeltaSink(SpooledSink):
         except DiskError as error:
             self._failed = error
             raise
-
-
-def together_refused(label: str) -> NotSupported:
-    """The error of a merge under commit="together"."""
-    return NotSupported(
-        f'{label} cannot be upserted into under commit="together": a merge can lose to whoever adds a file '
-        "meanwhile, and after the seal it must not fail.",
-        found="upsert",
-        expected="append",
-        next_step='Append to it, or leave commit="together" out.',
-    )
