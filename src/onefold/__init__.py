@@ -23,6 +23,7 @@ from onefold.types import CommitClass, Guarantee
 if TYPE_CHECKING:
     from onefold import testing as testing
     from onefold.connectors.console import console as console
+    from onefold.connectors.delta import delta as delta
     from onefold.connectors.duckdb import DuckdbFile as duckdb  # noqa: N813 - what it makes is a connection
     from onefold.connectors.files import files as files
     from onefold.connectors.iceberg import iceberg as iceberg
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from onefold.formats.registry import schema_registry as schema_registry
 
 __all__ = [
-    "CommitClass", "Flow", "Guarantee", "OnefoldError", "Stream", "avro", "console", "csv", "duckdb", "files",
+    "CommitClass", "Flow", "Guarantee", "OnefoldError", "Stream", "avro", "console", "csv", "delta", "duckdb", "files",
     "iceberg", "json_schema", "kafka", "memory", "mysql", "postgres", "protobuf", "schema_registry", "sqlite",
     "testing",
 ]  # fmt: skip
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 
 _CONNECTIONS = {
     "console": ("onefold.connectors.console", "console"),
+    "delta": ("onefold.connectors.delta", "delta"),
     "duckdb": ("onefold.connectors.duckdb", "DuckdbFile"),
     "files": ("onefold.connectors.files", "files"),
     "iceberg": ("onefold.connectors.iceberg", "iceberg"),

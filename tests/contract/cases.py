@@ -14,12 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
+from onefold.connectors.delta import delta
 from onefold.connectors.duckdb import DuckdbFile
 from onefold.connectors.files import files
 from onefold.connectors.iceberg import IcebergTable, iceberg
 from onefold.connectors.memory import memory
 from onefold.connectors.sqlite import SqliteFile
+from onefold.protocols import Sink
 from onefold.testing.contracts import SinkCase, SourceCase
+from onefold.types import Mode
+from tests.contract.forks import copy_of_deltalake, deltalake_anew
 
 
 def _block(folder: Path, table: str) -> None:
@@ -36,6 +40,11 @@ def _iceberg(folder: Path, table: str, **options: Any) -> IcebergTable:
         "warehouse": f"file://{folder}/warehouse",
     }
     return iceberg(("contract", table), catalog, **options)
+
+
+def _delta(folder: Path, table: str, mode: Mode, key: tuple[str, ...]) -> Sink:
+    copy_of_deltalake()
+    return delta(folder / "lake" / table.replace("/", "_")).as_sink(mode, key)
 
 
 SINKS = [
@@ -72,6 +81,13 @@ SINKS = [
         lambda folder, table, mode, key: _iceberg(folder, table).as_sink(mode, key),
         make_unavailable=_block,
         fences=True,
+    ),
+    SinkCase(
+        "delta",
+        _delta,
+        make_unavailable=_block,
+        fences=True,
+        after_fork=deltalake_anew,
     ),
 ]
 
@@ -139,6 +155,18 @@ def _feed_sqlite(folder: Path, numbers: Sequence[int]) -> None:
     connection.executemany("INSERT INTO events (n, text) VALUES (?, ?)", [(number, "x" * 20) for number in numbers])
     connection.commit()
     connection.close()
+
+
+def _feed_delta(folder: Path, numbers: Sequence[int]) -> None:
+    import deltalake
+
+    rows = pa.table({"n": pa.array(numbers, pa.int64())})
+    deltalake.write_deltalake(folder / "table", rows, mode="append")
+
+
+def _lose_delta(folder: Path) -> None:
+    for path in (folder / "table").glob("*.parquet"):
+        path.unlink()
 
 
 def _lose_sqlite(folder: Path) -> None:
@@ -238,6 +266,14 @@ SOURCES = [
         _feed_iceberg,
         _numbers_in_rows,
         _lose_iceberg,
+        lambda folder: None,
+    ),
+    SourceCase(
+        "delta",
+        lambda folder: delta(folder / "table").as_source(None),
+        _feed_delta,
+        _numbers_in_rows,
+        _lose_delta,
         lambda folder: None,
     ),
 ]

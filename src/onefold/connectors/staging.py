@@ -7,6 +7,7 @@ listings short.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 
 from onefold.connectors.spooling import file_name
 from onefold.disk import durable_step, make_folder, sync_folder, write_synced
-from onefold.errors import FileCorrupt
+from onefold.errors import FileCorrupt, SinkUnavailable
 from onefold.types import Binding, EpochNumber, Handle, Incarnation, SealId
 
 __all__ = ["FOLDER", "Staged", "StagingArea", "encoded", "epoch_of"]
@@ -29,6 +30,7 @@ FOLDER = "onefold"
 """Below the table's folder. No leading underscore: what vacuums tables must see files that a compaction replaced."""
 
 EPOCHS_A_BLOCK = 1024
+_JOINED = "j"
 _OWNER_CHARACTERS = 60
 _NUMBERED = "{:020d}"
 
@@ -59,14 +61,28 @@ class StagingArea:
         self._system = system
         self._local = local
 
+    def make(self, after: EpochNumber) -> None:
+        """Make the folder for the epochs that come after this one, where folders are made. Raises DiskError."""
+        if self._local is not None:
+            make_folder(self._local / self._block(EpochNumber(after + 1)))
+
     def stage(
-        self, epoch: EpochNumber, seal: SealId, number: int, body: pa.Buffer, metadata: pq.FileMetaData
+        self,
+        epoch: EpochNumber,
+        seal: SealId,
+        number: int,
+        body: pa.Buffer,
+        metadata: pq.FileMetaData,
+        *,
+        is_joined: bool = False,
     ) -> Staged:
         """Write a file, durably. One of the same name, which no commit can have named, is replaced.
 
-        If killed inside: the file is missing, partial or whole, and `handles` lists it. Raises DiskError, OSError.
+        is_joined: it is made by a commit, from rows that are kept elsewhere, so it is no handle.
+        If killed inside: the file is missing, partial or whole, and `handles` lists it. Raises DiskError,
+        SinkUnavailable.
         """
-        path = self._path(epoch, seal, number)
+        path = self._path(epoch, seal, f"{_JOINED if is_joined else ''}{number}")
         if self._local is not None:
             place = self._local / path
             make_folder(place.parent)
@@ -75,7 +91,12 @@ class StagingArea:
             with durable_step(f"{self._system}.stage-sync"):
                 sync_folder(place.parent)
         else:
-            with durable_step(f"{self._system}.stage"), self._files.open_output_stream(self._whole(path)) as stream:
+            whole = self._whole(path)
+            with (
+                durable_step(f"{self._system}.stage"),
+                self._reached(),
+                self._files.open_output_stream(whole) as stream,
+            ):
                 stream.write(body)
         return Staged(path, body.size, metadata.num_rows, metadata)
 
@@ -113,22 +134,44 @@ class StagingArea:
 
     def remove(self, path: str) -> None:
         """Remove a file that no commit names. Idempotent. Raises OSError."""
-        with durable_step(f"{self._system}.abort"):
+        with durable_step(f"{self._system}.abort"), self._reached():
             if self._files.get_file_info(self._whole(path)).type is not fs.FileType.NotFound:
                 self._files.delete_file(self._whole(path))
+
+    def is_outrun(self, path: str, through: EpochNumber | None) -> bool:
+        """Whether a file is of this sink, and of an epoch that is decided: one up to `through`, of None every one."""
+        if not path.startswith(f"{self._folder}/"):
+            return False
+        epoch = path.rpartition("/")[2].partition("-")[0]
+        return through is None or (epoch.isdecimal() and int(epoch) <= through)
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        """An object store that fails is no disk that fails: it may answer later."""
+        try:
+            yield
+        except OSError as error:
+            if self._local is not None:
+                raise
+            raise SinkUnavailable(
+                "Files of a table cannot be written now.", found=str(error), sink=self._binding.sink
+            ) from error
 
     @property
     def _folder(self) -> str:
         binding = self._binding
-        owner = ".".join(file_name(name) for name in (binding.flow, binding.lane, binding.sink))
+        owner = ".".join(_plain(name) for name in (binding.flow, binding.lane, binding.sink))
         if len(owner) > _OWNER_CHARACTERS:
-            owner = f"{owner[:_OWNER_CHARACTERS]}~{hashlib.sha256(owner.encode()).hexdigest()[:16]}"
+            owner = f"{owner[:_OWNER_CHARACTERS]}!!{hashlib.sha256(owner.encode()).hexdigest()[:16]}"
         return f"{FOLDER}/{owner}"
 
-    def _path(self, epoch: EpochNumber, seal: SealId, number: int) -> str:
+    def _path(self, epoch: EpochNumber, seal: SealId, number: str) -> str:
         binding = self._binding
-        parts = [_NUMBERED.format(epoch), str(binding.incarnation), *map(_plain, (binding.journal, seal)), str(number)]
-        return f"{self._folder}/{_NUMBERED.format(epoch // EPOCHS_A_BLOCK)}/{'-'.join(parts)}.parquet"
+        parts = [_NUMBERED.format(epoch), str(binding.incarnation), *map(_plain, (binding.journal, seal)), number]
+        return f"{self._block(epoch)}/{'-'.join(parts)}.parquet"
+
+    def _block(self, epoch: EpochNumber) -> str:
+        return f"{self._folder}/{_NUMBERED.format(epoch // EPOCHS_A_BLOCK)}"
 
     def _whole(self, path: str) -> str:
         return f"{self._root}/{path}" if self._root else path
@@ -149,8 +192,13 @@ def epoch_of(path: str) -> EpochNumber | None:
 
 
 def _plain(text: str) -> str:
-    """As file_name, and without the sign that stands between the parts of a name."""
-    return file_name(text).replace("-", "%2D")
+    """As file_name, without the sign that stands between the parts of a name, and with ! for %: the logs of tables hold
+    paths as parts of URIs, where libraries differ about what a % stands for."""
+    return file_name(text).replace("-", "%2D").replace("%", "!")
+
+
+def _text(part: str) -> str:
+    return unquote(part.replace("!", "%"))
 
 
 def _handle_of(path: str) -> Handle | None:
@@ -158,11 +206,13 @@ def _handle_of(path: str) -> Handle | None:
     parts = name.removesuffix(".parquet").split("-")
     if len(parts) != len(("epoch", "incarnation", "journal", "seal", "number")) or not parts[0].isdecimal():
         return None
-    epoch, incarnation, journal, seal, _ = parts
+    epoch, incarnation, journal, seal, number = parts
+    if number.startswith(_JOINED):
+        return None
     return Handle(
-        unquote(journal),
+        _text(journal),
         Incarnation(int(incarnation)),
         EpochNumber(int(epoch)),
-        SealId(unquote(seal)),
+        SealId(_text(seal)),
         {"path": path},
     )

@@ -49,6 +49,7 @@ class SinkCase:
         make_unavailable: (folder, table): afterwards the target cannot be opened. None: there is no such state.
         fences: opening an instance ends all earlier ones, even before it commits.
         is_finite: the target has no infinity; a row with one is refused.
+        after_fork: called first in a child, for a library that does not survive a fork.
     """
 
     name: str
@@ -57,6 +58,7 @@ class SinkCase:
     make_unavailable: Callable[[Path, str], None] | None = None
     fences: bool = False
     is_finite: bool = False
+    after_fork: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)

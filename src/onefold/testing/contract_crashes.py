@@ -32,7 +32,7 @@ def rows_and_token_are_one_under_a_kill(bench: SinkBench) -> None:
     for moment in range(moments):
         epoch = moment + 2
         receipt = bench.prepare(bench.instance(epoch)[0], epoch, numbered(epoch))
-        _killed_at(moment, lambda e=epoch, r=receipt: bench.instance(e)[0].commit([r], move(e - 1, e)))  # type: ignore[misc]
+        _killed_at(bench, moment, lambda e=epoch, r=receipt: bench.instance(e)[0].commit([r], move(e - 1, e)))  # type: ignore[misc]
         found, rows = bench.look()[1], bench.ids()
         if found == token(epoch):
             equal(rows, [*ids, epoch], f"moment {moment}: the token is there, so are the rows")
@@ -50,7 +50,7 @@ def what_is_prepared_shows_nothing(bench: SinkBench) -> None:
     moments = _count(lambda: bench.prepare(bench.instance()[0], 1, large))
     expect(moments > 0, "prepare marks its durable steps")
     for moment in range(moments):
-        _killed_at(moment, lambda: bench.prepare(bench.instance()[0], 1, large))
+        _killed_at(bench, moment, lambda: bench.prepare(bench.instance()[0], 1, large))
         equal((bench.ids(), bench.look()[1]), ([], None), f"moment {moment}: prepared rows are invisible")
     sink, _ = bench.instance(2)
     sink.commit([bench.prepare(sink, 1, large)], move(0, 1))
@@ -132,11 +132,12 @@ def _commit_once(bench: SinkBench, start: int, end: int) -> None:
     sink.commit([bench.prepare(sink, end, numbered(end))], move(start, end))
 
 
-def _killed_at(moment: int, action: Callable[[], object]) -> None:
+def _killed_at(bench: SinkBench, moment: int, action: Callable[[], object]) -> None:
     """Run it in a child that kills itself at that moment; a child that gets through must have done it."""
     child = os.fork()
     if child == 0:
         try:
+            bench.case.after_fork()
             with _Interrupted(moment, lambda: os.kill(os.getpid(), signal.SIGKILL)):
                 action()
         finally:
@@ -189,13 +190,14 @@ class _Here:
 class _Beside:
     """A rival in a child process. It is forked before anything is open here, and waits to be told."""
 
-    def __init__(self, action: Callable[[], str]) -> None:
+    def __init__(self, action: Callable[[], str], after_fork: Callable[[], None]) -> None:
         self._told, self._tell = os.pipe()
         self._heard, self._hear = os.pipe()
         self._child = os.fork()
         if self._child == 0:
             os.close(self._tell)  # so that the end of the parent is the end of the wait
             try:
+                after_fork()
                 if os.read(self._told, 1):
                     os.write(self._hear, json.dumps(action()).encode())
             finally:
@@ -216,4 +218,4 @@ class _Beside:
 
 
 def _rival(bench: SinkBench, action: Callable[[], str]) -> _Here | _Beside:
-    return _Here(action) if bench.case.is_local else _Beside(action)
+    return _Here(action) if bench.case.is_local else _Beside(action, bench.case.after_fork)
