@@ -20,7 +20,7 @@ from onefold.connectors.postgres.tables import TableName
 from onefold.errors import SinkUnavailable, check
 from onefold.types import Binding, EpochHead, SealId, canonical_json
 
-__all__ = ["Session", "Share", "session_of", "shared_name"]
+__all__ = ["Session", "Share", "begin_all", "session_of", "shared_name"]
 
 
 @dataclass(frozen=True)
@@ -139,3 +139,9 @@ def shared_name(server: Server, binding: Binding) -> str:
     """Names the sessions that a flow's sinks in a database share, whichever sinks it has, and no others."""
     owner = [server.tokens, server.target, server.user, binding.flow, binding.lane]
     return f"onefold {hashlib.sha256(canonical_json(owner).encode()).hexdigest()[:24]}"
+
+
+def begin_all(shares: Sequence[Share]) -> None:
+    """After a lost session, for each of them. Raises what Share.begin_again raises."""
+    for share in shares:
+        share.begin_again()

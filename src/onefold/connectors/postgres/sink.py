@@ -30,7 +30,7 @@ from onefold.connectors.postgres.prepared import (
     prepare,
 )
 from onefold.connectors.postgres.refusal import cannot_prepare, failure_of, was_rolled_back
-from onefold.connectors.postgres.sessions import Session, Share, session_of, shared_name
+from onefold.connectors.postgres.sessions import Session, Share, begin_all, session_of, shared_name
 from onefold.connectors.postgres.sifting import Sieve
 from onefold.connectors.postgres.tables import (
     TableName,
@@ -148,7 +148,7 @@ class PostgresSink(PreparingSink):
             name = handle_name(self._server, self.binding, epoch, self._session.due(epoch, self.binding.sink))
             shares = self._session.gather(epoch, self.binding.sink, self._share(rows, epoch.move, name))
             if shares:
-                self._persist(partial(_begin_all, shares), partial(self._prepare_all, shares, name, epoch.move))
+                self._persist(partial(begin_all, shares), partial(self._prepare_all, shares, name, epoch.move))
         return Receipt(epoch.number, "native", rows.num_rows, rows.nbytes, {"name": name})
 
     def commit(self, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
@@ -397,8 +397,3 @@ class PostgresSink(PreparingSink):
 
     def _failure(self, error: Any) -> Exception:
         return failure_of(error, self._server, self._table, self._binding.sink if self._binding else None)
-
-
-def _begin_all(shares: Sequence[Share]) -> None:
-    for share in shares:
-        share.begin_again()

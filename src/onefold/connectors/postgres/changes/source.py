@@ -376,9 +376,8 @@ class ChangesSource:
     def _has_patience(self, error: SourceUnavailable) -> bool:
         """Not for what is wrong from the beginning; but a connection may break at any time, or be ended by a later
         instance: then the journal is to say so."""
-        if isinstance(error, HeldUp):
-            return False
-        if not (self._has_read or self._is_cut or self._lost_at or isinstance(error, HeldByUs)):
+        may_pass = self._has_read or self._is_cut or self._lost_at or isinstance(error, HeldByUs)
+        if isinstance(error, HeldUp) or not may_pass:
             return False
         now = self._clock.monotonic()
         if not self._lost_at:
