@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onefold.connectors.console import console as console
     from onefold.connectors.duckdb import DuckdbFile as duckdb  # noqa: N813 - what it makes is a connection
     from onefold.connectors.files import files as files
+    from onefold.connectors.hudi import hudi as hudi
     from onefold.connectors.kafka import kafka as kafka
     from onefold.connectors.memory import memory as memory
     from onefold.connectors.mysql import mysql as mysql
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from onefold.formats.registry import schema_registry as schema_registry
 
 __all__ = [
-    "CommitClass", "Flow", "Guarantee", "OnefoldError", "Stream", "avro", "console", "duckdb", "files", "json_schema",
-    "kafka", "memory", "mysql", "postgres", "protobuf", "schema_registry", "sqlite", "testing",
+    "CommitClass", "Flow", "Guarantee", "OnefoldError", "Stream", "avro", "console", "duckdb", "files", "hudi",
+    "json_schema", "kafka", "memory", "mysql", "postgres", "protobuf", "schema_registry", "sqlite", "testing",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
@@ -46,6 +47,7 @@ _CONNECTIONS = {
     "console": ("onefold.connectors.console", "console"),
     "duckdb": ("onefold.connectors.duckdb", "DuckdbFile"),
     "files": ("onefold.connectors.files", "files"),
+    "hudi": ("onefold.connectors.hudi", "hudi"),
     "kafka": ("onefold.connectors.kafka", "kafka"),
     "memory": ("onefold.connectors.memory", "memory"),
     "mysql": ("onefold.connectors.mysql", "mysql"),

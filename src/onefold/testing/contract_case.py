@@ -49,6 +49,7 @@ class SinkCase:
         make_unavailable: (folder, table): afterwards the target cannot be opened. None: there is no such state.
         fences: opening an instance ends all earlier ones, even before it commits.
         is_finite: the target has no infinity; a row with one is refused.
+        has_plain_columns: names of columns are letters, digits and _; others are refused.
     """
 
     name: str
@@ -57,6 +58,7 @@ class SinkCase:
     make_unavailable: Callable[[Path, str], None] | None = None
     fences: bool = False
     is_finite: bool = False
+    has_plain_columns: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,10 @@ import org.apache.hadoop.fs.Path;
 import org.apache.hudi.client.HoodieJavaWriteClient;
 import org.apache.hudi.client.WriteStatus;
 import org.apache.hudi.client.common.HoodieJavaEngineContext;
+import org.apache.hudi.common.config.HoodieMetadataConfig;
 import org.apache.hudi.common.engine.EngineType;
 import org.apache.hudi.common.model.HoodieAvroIndexedRecord;
+import org.apache.hudi.common.model.HoodieBaseFile;
 import org.apache.hudi.common.model.HoodieCommitMetadata;
 import org.apache.hudi.common.model.HoodieEmptyRecord;
 import org.apache.hudi.common.model.HoodieKey;
@@ -32,6 +34,8 @@ import org.apache.hudi.common.table.TableSchemaResolver;
 import org.apache.hudi.common.table.timeline.HoodieArchivedTimeline;
 import org.apache.hudi.common.table.timeline.HoodieInstant;
 import org.apache.hudi.common.table.timeline.HoodieTimeline;
+import org.apache.hudi.common.table.view.FileSystemViewManager;
+import org.apache.hudi.common.table.view.HoodieTableFileSystemView;
 import org.apache.hudi.common.util.Option;
 import org.apache.hudi.config.HoodieWriteConfig;
 import org.apache.hudi.storage.hadoop.HadoopStorageConfiguration;
@@ -223,6 +227,25 @@ public class HudiTable {
     } finally {
       lock.release();
     }
+  }
+
+  /** The state, and after it the files that hold all rows: of one version of the table. */
+  public List snapshot() throws Exception {
+    HoodieTableMetaClient meta = meta();
+    List found = new ArrayList();
+    found.add(state(meta));
+    HoodieTableFileSystemView view = FileSystemViewManager.createInMemoryFileSystemView(
+        new HoodieJavaEngineContext(new HadoopStorageConfiguration(hadoop())), meta,
+        HoodieMetadataConfig.newBuilder().enable(false).build());
+    try {
+      view.loadAllPartitions();
+      for (Object each : view.getLatestBaseFiles().toArray()) {
+        found.add(((HoodieBaseFile) each).getStoragePath().toUri().getPath());
+      }
+    } finally {
+      view.close();
+    }
+    return found;
   }
 
   /** Instants that are completed, active or archived, or pending: files of others are nobody's. */

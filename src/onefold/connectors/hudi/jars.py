@@ -52,8 +52,7 @@ def class_path(jars: str | None) -> str:
             "Jars of Apache Hudi are missing.",
             found=", ".join(missing),
             expected=f"in {folder}",
-            next_step=f"Download them from Maven Central ({', '.join(ARTIFACTS)}, version {VERSION}) into a folder, and "
-            f"name that in {JARS} or jars=.",
+            next_step=_BY_HAND,
         )
     return os.pathsep.join(map(str, [*ours, *sorted(beside.glob("*.jar"))]))
 
@@ -67,6 +66,10 @@ def pyspark_jars() -> Path:
 
 
 _INSTALL = "pip install 'onefold[hudi]'"
+_BY_HAND = (
+    f"Download {' and '.join(ARTIFACTS)}, version {VERSION}, from Maven Central into a folder, and name that in {JARS} "
+    "or jars=."
+)
 
 
 def _fetched(beside: Path) -> Path:
@@ -95,5 +98,5 @@ def _run(command: list[str]) -> None:
         raise SinkRefused(
             "Jars of Apache Hudi could not be fetched from Maven Central.",
             found=(ran.stdout + ran.stderr)[-800:],
-            next_step=f"Put {', '.join(ARTIFACTS)} of version {VERSION} into a folder, and name that in {JARS} or jars=.",
+            next_step=_BY_HAND,
         )

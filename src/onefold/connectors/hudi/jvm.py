@@ -12,9 +12,9 @@ import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from onefold.connectors.hudi.jars import class_path, java
 from onefold.errors import OutcomeUnknown, SinkRefused, SinkUnavailable
@@ -40,6 +40,8 @@ JAVA_OPTIONS = (
 _SOURCE = Path(__file__).with_name("HudiTable.java")
 _LOGGING = Path(__file__).with_name("log4j2.properties")
 _LAST_WORDS = 1500
+
+Kind = TypeVar("Kind")
 
 _machines: dict[int, Machine] = {}
 _guard = threading.Lock()
@@ -150,6 +152,11 @@ class HudiTable:
         """Hudi's cleaning and archiving."""
         self._ask("maintain")
 
+    def snapshot(self) -> tuple[Mapping[str, str], Sequence[str]]:
+        """The state, and the paths of the files that hold all rows, of one version of the table."""
+        state, *files = self._taken(list, self._ask("snapshot"))
+        return self._taken(dict, state), files
+
     def instants(self) -> Sequence[str]:
         """All instants that the table knows."""
         return self._taken(list, self._ask("instants"))
@@ -158,7 +165,7 @@ class HudiTable:
         """The table's columns as an Avro schema, "" when nothing tells them."""
         return str(self._ask("schema"))
 
-    def _taken(self, kind: Any, answer: Any) -> Any:
+    def _taken(self, kind: Callable[[Any], Kind], answer: Any) -> Kind:
         """A Java collection as one of ours; Java may forget it."""
         found = kind(answer)
         self._machine.forget(answer)
@@ -246,8 +253,9 @@ def _gateway(port: int, secret: str) -> Any:
 
 def _text(error: Any) -> str:
     """The innermost cause, in one line; the outermost first."""
-    cause, texts = error.java_exception, []
-    while cause is not None and len(texts) < 5:  # noqa: PLR2004
+    cause = error.java_exception
+    texts: list[str] = []
+    while cause is not None and len(texts) < 5:
         texts.append(str(cause.toString()))
         cause = cause.getCause()
     return " <- ".join(dict.fromkeys(texts))[:_LAST_WORDS]

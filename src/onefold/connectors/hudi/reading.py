@@ -1,4 +1,4 @@
-"""Hudi tables read by hudi-rs, and by looking at their files: what the writer's JVM is not needed for."""
+"""The files of a Hudi table, and what `doctor` looks at."""
 
 from __future__ import annotations
 
@@ -7,50 +7,28 @@ import re
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from onefold.connectors.hudi.jars import JARS, pyspark_jars
-from onefold.errors import ExtraMissing, OnefoldError, SinkUnavailable
+from onefold.errors import OnefoldError
 from onefold.protocols import CheckResult
 
-__all__ = ["cast", "checked", "has_commits", "orphans", "snapshot", "table_of"]
+__all__ = ["cast", "checked", "orphans", "rows_in"]
 
-COMMIT_TIME, RECORD_KEY = "_hoodie_commit_time", "_hoodie_record_key"
-META_COLUMNS = ("_hoodie_commit_time", "_hoodie_commit_seqno", "_hoodie_record_key", "_hoodie_partition_path", "_hoodie_file_name")
-_COMPLETED = re.compile(r"\d{14,17}(_\d{17})?\.(commit|deltacommit|replacecommit)")
+ORDER = ["_hoodie_commit_time", "_hoodie_record_key"]
 _BASE_FILE = re.compile(r".+_[\d-]+_(\d{14,17})\.parquet")
 
 
-def table_of(folder: Path) -> Any:
-    """The table as hudi-rs opens it. Raises ExtraMissing, SinkUnavailable."""
-    try:
-        from hudi import HudiTableBuilder
-    except ImportError as error:
-        raise ExtraMissing("Reading Hudi tables needs hudi-rs.", next_step="pip install 'onefold[hudi]'") from error
-    try:
-        return HudiTableBuilder.from_base_uri(folder.as_uri()).build()
-    except Exception as error:
-        raise SinkUnavailable(f"The Hudi table in {folder} cannot be read now.", found=str(error)) from error
-
-
-def has_commits(folder: Path) -> bool:
-    """Whether anybody has completed a commit that is still in the active timeline."""
-    places = (folder / ".hoodie" / "timeline", folder / ".hoodie")
-    return any(_COMPLETED.fullmatch(path.name) for place in places if place.is_dir() for path in place.iterdir())
-
-
-def snapshot(folder: Path, columns: pa.Schema) -> pa.Table:
-    """All rows of these columns, by commit and, in each, by record key."""
-    if not has_commits(folder):
+def rows_in(files: Sequence[str], columns: pa.Schema) -> pa.Table:
+    """All rows of these columns, by commit and, in each, by record key. Raises OSError."""
+    tables = [pq.ParquetFile(file).read([*ORDER, *columns.names]) for file in files]
+    if not tables:
         return columns.empty_table()
-    batches = table_of(folder).read()
-    if not batches:
-        return columns.empty_table()
-    whole = pa.Table.from_batches(batches)
-    order = pa.table([whole.column(COMMIT_TIME), whole.column(RECORD_KEY)], ["commit", "key"])
-    places = pa.compute.sort_indices(order, sort_keys=[("commit", "ascending"), ("key", "ascending")])
+    whole = pa.concat_tables(tables, promote_options="permissive")
+    places = pc.sort_indices(whole.select(ORDER), sort_keys=[(name, "ascending") for name in ORDER])
     return whole.select(columns.names).take(places)
 
 

@@ -1,4 +1,4 @@
-"""Rows on their way to Hudi: their Avro schema, their record keys and partitions, and the Parquet file that Java reads."""
+"""Rows on their way to Hudi: their Avro schema, record keys and partitions, and the Parquet file that Java reads."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _SIMPLE: Mapping[str, tuple[str, pa.DataType]] = {
 
 
 _FROM_AVRO: Mapping[str, pa.DataType] = {
-    **{name: kind for name, kind in _SIMPLE.values()},
+    **dict(_SIMPLE.values()),
     "date": pa.date32(),
     "timestamp-micros": pa.timestamp("us", "UTC"),
     "local-timestamp-micros": pa.timestamp("us"),

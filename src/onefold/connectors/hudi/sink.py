@@ -9,6 +9,7 @@ up too late finds the token moved, or its instant rolled back by the successor's
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -42,10 +43,8 @@ from onefold.protocols import CheckResult, Maintained, SinkPromise
 from onefold.types import (
     Binding,
     CommitClass,
-    EpochNumber,
     Mode,
     Receipt,
-    SealId,
     Token,
     TokenMove,
     canonical_json,
@@ -53,11 +52,10 @@ from onefold.types import (
 
 __all__ = ["HudiSink", "Target"]
 
-TOKEN = "onefold.token."
+STATE = "onefold.token."
 """Keys of a commit's metadata begin with it; the owner follows."""
 
 META = ".hoodie"
-SNAPSHOT_TRIES = 5
 WAIT_SECONDS = 60.0
 
 _writing: dict[str, threading.Lock] = {}
@@ -297,8 +295,9 @@ class HudiSink(SpooledSink):
             new = None if move is None else _text(move.new)
             with durable_step("hudi.commit"):
                 answer = table.commit(instant, owner=owner, expected=expected, new=new)
+            if answer[0] != "done":
+                self._forget(table, instant, files)
             if answer[0] == "moved":
-                table.abandon(instant)
                 raise refuse_token(binding, _token(answer[1]), move.expected if move else None)
             if answer[0] != "done":
                 raise SinkUnavailable(
@@ -327,6 +326,13 @@ class HudiSink(SpooledSink):
             if file is not None:
                 handover(rows, layout, seal, file)
             return table.write(file, schema, operation, owner=owner, expected=expected)
+
+    def _forget(self, table: HudiTable, instant: str, files: Sequence[str]) -> None:
+        """What will never be shown. A file whose instant is gone could be taken for a committed one when the timeline
+        is archived, so ours do not stay."""
+        table.abandon(instant)
+        for name in files:
+            disk.remove(self._folder / name, step="hudi.abandon")
 
     def _sync(self, files: Sequence[str]) -> None:
         """These files of rows, the timeline, and the metadata table where there is one; with their folders."""
@@ -357,17 +363,17 @@ class HudiSink(SpooledSink):
     # ------------------------------------------------------------------------------------------------------------ other
 
     def read_back(self, binding: Binding) -> tuple[pa.Table, Token | None]:
-        """All rows, in the order of their commits, and the token; read by hudi-rs. Raises SinkUnavailable."""
+        """All rows, in the order of their commits, and the token, of one version. Raises SinkUnavailable."""
         self._binding = binding
         wanted = stored_columns(binding)
         table = self._connect()
-        for _ in range(SNAPSHOT_TRIES):
-            before = table.look()
-            rows = reading.snapshot(self._folder, wanted)
-            if table.look() == before:
-                schema = pa.schema([binding.schema.field(name) for name in wanted.names])
-                return reading.cast(rows, schema), _token_in(before, binding)
-        raise SinkUnavailable(f"{self._target.label} is written too fast to be read in one snapshot.")
+        state, files = table.snapshot()
+        try:
+            rows = reading.rows_in(files, wanted)
+        except OSError as error:
+            raise SinkUnavailable(f"{self._target.label} cannot be read now.", found=str(error)) from error
+        schema = pa.schema([binding.schema.field(name) for name in wanted.names])
+        return reading.cast(rows, schema), _token_in(state, binding)
 
     def check(self, binding: Binding | None) -> Sequence[CheckResult]:
         """Is there Java, are there the jars, is there a folder? Starts nothing, fetches nothing."""
@@ -445,7 +451,7 @@ DEFAULTS: Mapping[str, Any] = {
 
 
 def _text(token: Token) -> str:
-    return f"{_prefix(token)}{canonical_json(token.ends)}"
+    return _prefix(token) + token.to_json()
 
 
 def _prefix(token: Token | None) -> str:
@@ -456,18 +462,15 @@ def _prefix(token: Token | None) -> str:
 def _token(text: str) -> Token | None:
     if not text:
         return None
-    epoch, seal, ends = text.split(" ", 2)
-    return Token(EpochNumber(int(epoch)), SealId(seal), Token.from_json(f'{{"epoch":0,"seal":"","ends":{ends}}}').ends)
+    return Token.from_json(text.split(" ", 2)[2])
 
 
 def _token_in(state: Mapping[str, str], binding: Binding) -> Token | None:
-    return _token(state.get(TOKEN + canonical_json(owner_of(binding)), ""))
+    return _token(state.get(STATE + canonical_json(owner_of(binding)), ""))
 
 
 def _others(state: Mapping[str, str], binding: Binding) -> list[Sequence[str]]:
-    import json
-
-    owners = [json.loads(key.removeprefix(TOKEN)) for key in state if key.startswith(TOKEN)]
+    owners = [json.loads(key.removeprefix(STATE)) for key in state if key.startswith(STATE)]
     return [owner for owner in owners if owner != owner_of(binding)]
 
 
@@ -491,5 +494,3 @@ def _sync_tree(folder: Path) -> None:
         for name in names:
             sync_path(Path(place) / name)
         sync_folder(Path(place))
-
-
