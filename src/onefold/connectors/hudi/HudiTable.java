@@ -55,6 +55,7 @@ public class HudiTable {
   private static final String NUMBER = "onefold.number";
   private static final String TOKEN = "onefold.token.";
   private static final String OURS = "onefold.";
+  private static Configuration made;
   private static final int KEY = 0;
   private static final int PARTITION = 1;
   private static final int ROW = 2;
@@ -382,7 +383,10 @@ public class HudiTable {
     return records;
   }
 
-  private static Configuration hadoop() {
+  private static synchronized Configuration hadoop() {
+    if (made != null) {
+      return made;
+    }
     Configuration hadoop = new Configuration();
     try {
       // A checksum beside every file could not be synced with it.
@@ -392,6 +396,7 @@ public class HudiTable {
     }
     hadoop.setBoolean("parquet.avro.write-old-list-structure", false);
     hadoop.setBoolean("parquet.avro.add-list-element-records", false);
+    made = hadoop;
     return hadoop;
   }
 

@@ -29,7 +29,7 @@ LOCK_SECONDS = 20.0
 
 JAVA_OPTIONS = (
     "-XX:+UseSerialGC",
-    "-XX:TieredStopAtLevel=1",
+    "-XX:TieredStopAtLevel=1",  # half the CPU of a commit of few rows; java_options can take it back
     "-Djol.skipHotspotSAAttach=true",  # else the size of a row is measured by a debugger, for seconds
     *(f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in ("java.lang", "java.util", "java.nio", "java.math")),
     "--add-opens=java.base/java.util.concurrent.atomic=ALL-UNNAMED",
@@ -219,8 +219,8 @@ def start(*, jars: str | None, options: Sequence[str] = ()) -> tuple[Machine, st
         env={**os.environ, "LC_ALL": "C.UTF-8"},  # names of files are UTF-8
         start_new_session=True,  # Ctrl-C is for us: a clean stop still has to commit
     )
-    told = process.stdout.readline().strip(), process.stdout.readline().strip()  # type: ignore[union-attr]
-    if not told[0].isdigit():
+    told = _told(process.stdout)
+    if told is None:
         process.kill()
         process.wait()
         words.seek(0)
@@ -228,9 +228,17 @@ def start(*, jars: str | None, options: Sequence[str] = ()) -> tuple[Machine, st
         raise SinkRefused(
             "Java did not start.", found=found, next_step="Java 11 or 17 is needed: look at `java -version`."
         )
-    port, secret = int(told[0]), told[1].decode()
+    port, secret = told
     made = Machine(_gateway(port, secret), process, words)
     return made, json.dumps({"port": port, "secret": secret})
+
+
+def _told(stdout: Any) -> tuple[int, str] | None:
+    """Port and secret, which the gateway prints; warnings of Java's may stand before them. None: it ended."""
+    for line in stdout:
+        if line.strip().isdigit():
+            return int(line), stdout.readline().strip().decode()
+    return None
 
 
 def _joined(shared: str) -> Machine:

@@ -430,6 +430,7 @@ class HudiSink(SpooledSink):
 
 DEFAULTS: Mapping[str, Any] = {
     "hoodie.index.type": "SIMPLE",
+    "hoodie.index.bloom.num_entries": "1000",  # filters of small files are small; they grow with their rows
     "hoodie.parquet.small.file.limit": str(16 << 20),
     "hoodie.parquet.compression.codec": "zstd",
     "hoodie.merge.allow.duplicate.on.inserts": "true",
