@@ -1,9 +1,9 @@
 """Spark with Hudi's bundle, as another reader and writer of a table. A program: orders come as JSON on standard input.
 
-    {"do": "read", "table": …}                                 -> rows
-    {"do": "since", "table": …, "instant": …}                  -> rows of later commits, by an incremental query
-    {"do": "upsert" | "insert", "table": …, "rows": […], "key": …, "options": {…}}  -> null
-    {"do": "sql", "table": …, "text": …}                       -> rows; {table} stands for the table
+{"do": "read", "table": …}                                 -> rows
+{"do": "since", "table": …, "instant": …}                  -> rows of later commits, by an incremental query
+{"do": "upsert" | "insert", "table": …, "rows": […], "key": …, "options": {…}}  -> null
+{"do": "sql", "table": …, "text": …}                       -> rows; {table} stands for the table
 """
 
 from __future__ import annotations
