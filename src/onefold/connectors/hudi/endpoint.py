@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from onefold.connectors.hudi.sink import HudiSink, Target
+from onefold.connectors.hudi.shape import Target
+from onefold.connectors.hudi.sink import HudiSink
 from onefold.connectors.spooling import check_key
 from onefold.durations import Duration, duration_micros
 from onefold.errors import NotSupported

@@ -95,7 +95,9 @@ class Machine:
 
     def stop(self) -> None:
         """End it. Never raises."""
-        with contextlib.suppress(Exception):
+        from py4j.protocol import Py4JError
+
+        with contextlib.suppress(Py4JError, OSError):
             self._gateway.close()
         if self._process is not None:
             if self._process.stdin:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from onefold.connectors.hudi.jars import JARS, pyspark_jars
+from onefold.connectors.hudi.shape import META
 from onefold.errors import OnefoldError
 from onefold.protocols import CheckResult
 
@@ -44,15 +45,20 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return column.cast(kind)
 
 
-def orphans(folder: Path, instants: Iterable[str]) -> list[Path]:
-    """Files of rows whose instant the table does not know: a writer made them after it had been rolled back."""
-    known = set(instants)
+def orphans(folder: Path, instants: Callable[[], Iterable[str]]) -> list[Path]:
+    """Files of rows whose instant the table does not know: a writer made them after it had been rolled back.
+
+    instants: asked when all files were seen, so that a file of one that begins meanwhile is not among them. What is
+    older than all that the timeline still tells of is left alone.
+    """
     found = []
     for path in folder.rglob("*.parquet"):
         match = _BASE_FILE.fullmatch(path.name)
-        if match and match[1] not in known and ".hoodie" not in path.relative_to(folder).parts:
-            found.append(path)
-    return sorted(found)
+        if match and META not in path.relative_to(folder).parts:
+            found.append((match[1], path))
+    known = set(instants())
+    oldest = min(known, default="9")
+    return sorted(path for instant, path in found if instant not in known and instant > oldest)
 
 
 def checked(folder: Path, jars: str | None) -> Sequence[CheckResult]:
@@ -61,7 +67,7 @@ def checked(folder: Path, jars: str | None) -> Sequence[CheckResult]:
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     if not nearest.is_dir():
         found.append(CheckResult(f"folder {folder}", "failed", f"{nearest} is a file", "Name another folder."))
-    elif (folder / ".hoodie" / "hoodie.properties").is_file():
+    elif (folder / META / "hoodie.properties").is_file():
         found.append(CheckResult(f"Hudi table {folder}", "ok", "exists"))
     else:
         found.append(CheckResult(f"Hudi table {folder}", "ok", "will be made"))

@@ -15,9 +15,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -25,7 +23,8 @@ from onefold import disk
 from onefold.connectors.databases import last_of_each_key, owner_of
 from onefold.connectors.hudi import reading
 from onefold.connectors.hudi.jvm import HudiTable, machine
-from onefold.connectors.hudi.rows import Layout, avro_schema, columns_of, handover, stored_columns
+from onefold.connectors.hudi.rows import Layout, avro_schema, handover, stored_columns
+from onefold.connectors.hudi.shape import DEFAULTS, META, Target, agreed, new_settings, refuse_torn
 from onefold.connectors.spooling import (
     SpooledSink,
     check_key,
@@ -38,7 +37,7 @@ from onefold.connectors.spooling import (
     target_path,
 )
 from onefold.disk import durable_step, make_folder, publish, sync_folder, sync_path
-from onefold.errors import DiskError, SchemaError, SinkRefused, SinkUnavailable, check
+from onefold.errors import DiskError, SinkRefused, SinkUnavailable, check
 from onefold.protocols import CheckResult, Maintained, SinkPromise
 from onefold.types import (
     Binding,
@@ -50,40 +49,15 @@ from onefold.types import (
     canonical_json,
 )
 
-__all__ = ["HudiSink", "Target"]
+__all__ = ["HudiSink"]
 
 STATE = "onefold.token."
 """Keys of a commit's metadata begin with it; the owner follows."""
 
-META = ".hoodie"
 WAIT_SECONDS = 60.0
 
 _writing: dict[str, threading.Lock] = {}
 _NEW = ".onefold-new-"
-
-
-@dataclass(frozen=True)
-class Target:
-    """A table, as the user names it.
-
-    Args:
-        uri: its folder. partition_by: columns that name the folders of a new table. options: of Hudi's writer.
-        jars, java_options: see jvm. commit_every_seconds, maintain_every_seconds: see Paced and Maintain.
-    """
-
-    uri: str
-    partition_by: tuple[str, ...] = ()
-    options: Mapping[str, str] = field(default_factory=dict)
-    jars: str | None = None
-    java_options: tuple[str, ...] = ()
-    commit_every_seconds: float = 10.0
-    maintain_every_seconds: float | None = None
-    may_add_columns: bool = False
-
-    @property
-    def label(self) -> str:
-        """How it is shown."""
-        return f"hudi({self.uri})"
 
 
 class HudiSink(SpooledSink):
@@ -140,10 +114,11 @@ class HudiSink(SpooledSink):
         with self._disk_failures():
             if not (folder / META / "hoodie.properties").is_file():
                 self._create(table, wanted)
+        refuse_torn(folder, binding)
         with durable_step("hudi.open"):
             state = table.open()
         refuse_taken(binding, label, _others(state, binding))
-        self._layout = self._agreed(table, wanted)
+        self._layout = agreed(binding, self._target, table.settings(), table.schema(), wanted)
         self._table = table
         return _token_in(state, binding)
 
@@ -166,7 +141,7 @@ class HudiSink(SpooledSink):
         scratch = folder / f"{_NEW}{file_name(binding.journal)}-{binding.incarnation}"
         shutil.rmtree(scratch, ignore_errors=True)
         beside = machine(jars=self._target.jars, options=self._target.java_options).table(scratch, {})
-        beside.create(folder.name, self._settings(columns))
+        beside.create(folder.name, new_settings(binding, self._target, columns))
         with durable_step("hudi.create"):
             _sync_tree(scratch)
         try:
@@ -176,98 +151,6 @@ class HudiSink(SpooledSink):
                 raise  # it was not that somebody else was faster
         shutil.rmtree(scratch, ignore_errors=True)
 
-    def _settings(self, columns: pa.Schema) -> dict[str, str]:
-        binding, folders = self.binding, self._target.partition_by
-        found = {
-            "hoodie.table.type": "COPY_ON_WRITE",
-            "hoodie.table.create.schema": avro_schema(columns, self._folder.name),
-            "hoodie.record.merge.mode": "COMMIT_TIME_ORDERING",
-            "hoodie.table.partition.fields": ",".join(folders),
-            "hoodie.datasource.write.hive_style_partitioning": "true",
-            "hoodie.datasource.write.partitionpath.urlencode": "true",
-        }
-        if binding.mode == "upsert":
-            found["hoodie.table.recordkey.fields"] = ",".join(binding.key)
-        keys = "NonpartitionedKeyGenerator" if not folders else "ComplexKeyGenerator"
-        if len(folders) == 1 and len(binding.key) <= 1:
-            keys = "SimpleKeyGenerator"
-        found["hoodie.table.keygenerator.class"] = f"org.apache.hudi.keygen.{keys}"
-        return found
-
-    def _agreed(self, table: HudiTable, wanted: pa.Schema) -> Layout:
-        """How rows lie in the table that is there. Raises SchemaError, SinkRefused."""
-        binding, settings = self.binding, table.settings()
-        found = settings.get("hoodie.table.type", "COPY_ON_WRITE")
-        if found != "COPY_ON_WRITE":
-            raise self._other("It is not a copy-on-write table.", found, "COPY_ON_WRITE")
-        keys = tuple(filter(None, settings.get("hoodie.table.recordkey.fields", "").split(",")))
-        if keys != binding.key:
-            raise self._other("Its record key is another.", list(keys) or "none", list(binding.key) or "none")
-        folders = tuple(filter(None, settings.get("hoodie.table.partition.fields", "").split(",")))
-        folders = tuple(name.partition(":")[0] for name in folders)
-        if self._target.partition_by and folders != self._target.partition_by:
-            raise self._other("It is partitioned otherwise.", list(folders), list(self._target.partition_by))
-        self._check_partitions(folders)
-        told = table.schema()
-        return Layout(binding, self._merged(columns_of(told) if told else wanted, wanted), folders)
-
-    def _check_partitions(self, folders: Sequence[str]) -> None:
-        binding = self.binding
-        for name in folders:
-            if name not in binding.schema.names:
-                raise SchemaError("A table is partitioned by a column that the flow does not write.", column=name)
-            kind = binding.schema.field(name).type
-            plain = (pa.types.is_string, pa.types.is_integer, pa.types.is_boolean, pa.types.is_date32)
-            if not any(holds(kind) for holds in plain):
-                raise SchemaError(
-                    "A table cannot be partitioned by a column of this type.",
-                    column=name,
-                    found=str(kind),
-                    expected="VARCHAR, an integer, BOOLEAN or DATE",
-                )
-            if binding.mode == "upsert" and name not in binding.key:
-                raise SchemaError(
-                    "Upserts need every column that names partitions in their key: else a key could stand in two.",
-                    column=name,
-                    found=list(binding.key),
-                    next_step=f'Add "{name}" to key=, or do not partition by it.',
-                )
-
-    def _merged(self, there: pa.Schema, wanted: pa.Schema) -> pa.Schema:
-        binding = self.binding
-        for column in wanted:
-            if column.name not in there.names:
-                if self._target.may_add_columns:
-                    there = there.append(column)
-                    continue
-                raise SchemaError(
-                    f"{self._target.label} has no column {column.name}.",
-                    sink=binding.sink,
-                    column=column.name,
-                    expected=str(column.type),
-                    next_step="Say add_columns=True to have it added, or leave it out of the flow's select.",
-                )
-            found = there.field(column.name).type
-            if found != column.type:
-                raise SchemaError(
-                    f"Column {column.name} of {self._target.label} is not what the flow writes.",
-                    sink=binding.sink,
-                    column=column.name,
-                    found=str(found),
-                    expected=str(column.type),
-                    next_step="Cast it in the flow's select, or write to another table.",
-                )
-        return there
-
-    def _other(self, why: str, found: object, expected: object) -> SinkRefused:
-        return SinkRefused(
-            f"{self._target.label} cannot be written by this flow. {why}",
-            found=found,
-            expected=expected,
-            next_step="Name another table, or change the flow.",
-            sink=self.binding.sink,
-        )
-
     # ---------------------------------------------------------------------------------------------------------- commit
 
     def commit(self, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
@@ -276,7 +159,7 @@ class HudiSink(SpooledSink):
         Raises TokenRefused, SinkUnavailable, OutcomeUnknown. If killed inside: the instant is completed, or pending:
         then the next `open` rolls it back.
         """
-        binding, table, layout = self.binding, self._opened, self._laid_out
+        binding, table = self.binding, self._opened
         rows = rows_of(binding, receipts)
         if move is None and not rows.num_rows:
             return
@@ -286,7 +169,7 @@ class HudiSink(SpooledSink):
             if binding.mode == "upsert":
                 rows = last_of_each_key(rows, binding.key)
             with durable_step("hudi.write"):
-                answer = self._write(table, layout, rows, owner, expected, move)
+                answer = self._write(rows, owner, expected, move)
             if answer[0] == "moved":
                 raise refuse_token(binding, _token(answer[1]), move.expected if move else None)
             instant, files = answer[1], answer[2:]
@@ -308,15 +191,8 @@ class HudiSink(SpooledSink):
             with durable_step("hudi.commit-sync"):
                 self._sync(())
 
-    def _write(
-        self,
-        table: HudiTable,
-        layout: Layout,
-        rows: pa.Table,
-        owner: str,
-        expected: str | None,
-        move: TokenMove | None,
-    ) -> Sequence[str]:
+    def _write(self, rows: pa.Table, owner: str, expected: str | None, move: TokenMove | None) -> Sequence[str]:
+        table, layout = self._opened, self._laid_out
         binding = self.binding
         schema = avro_schema(layout.columns, self._folder.name)
         operation = "upsert" if binding.mode == "upsert" else "insert"
@@ -386,7 +262,7 @@ class HudiSink(SpooledSink):
         """
         self._binding = binding
         table = self._connect()
-        orphans = reading.orphans(self._folder, table.instants())
+        orphans = reading.orphans(self._folder, table.instants)
         if is_dry:
             return [Maintained("orphans", f"{len(orphans)} files")] if orphans else []
         for path in orphans:
@@ -426,26 +302,6 @@ class HudiSink(SpooledSink):
                     sink=self.binding.sink,
                 ) from error
             raise
-
-
-DEFAULTS: Mapping[str, Any] = {
-    "hoodie.index.type": "SIMPLE",
-    "hoodie.index.bloom.num_entries": "1000",  # filters of small files are small; they grow with their rows
-    "hoodie.parquet.small.file.limit": str(16 << 20),
-    "hoodie.parquet.compression.codec": "zstd",
-    "hoodie.merge.allow.duplicate.on.inserts": "true",
-    "hoodie.combine.before.upsert": "false",
-    "hoodie.combine.before.insert": "false",
-    "hoodie.write.record.merge.mode": "COMMIT_TIME_ORDERING",
-    "hoodie.write.auto.upgrade": "false",
-    "hoodie.write.markers.type": "DIRECT",
-    "hoodie.embed.timeline.server": "false",
-    "hoodie.time.generator.max_expected_clock_skew.ms": "1",  # all writers have one clock: they share a lock file
-    "hoodie.clean.automatic": "false",
-    "hoodie.archive.automatic": "false",
-    "hoodie.write.lock.provider": "org.apache.hudi.client.transaction.lock.InProcessLockProvider",
-}
-"""Of Hudi's writer. Cleaning and archiving are what `maintain` does."""
 
 
 # --------------------------------------------------------------------------------------------------------------- token
