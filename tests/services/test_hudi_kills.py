@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from onefold.testing import harness_stage
 from onefold.testing.harness import ForkServer
 from tests.services import database_kills as kills
 from tests.services import hudi_controls as controls
@@ -23,7 +24,12 @@ ZOMBIES = ["freeze before hudi.commit#1", "freeze after hudi.write#2", "freeze a
 
 
 @pytest.fixture
-def stage(hudi_server: ForkServer, tmp_path: Path, schedules: Count, seed: int) -> Stage:
+def stage(
+    hudi_server: ForkServer, tmp_path: Path, schedules: Count, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> Stage:
+    monkeypatch.setattr(
+        harness_stage, "BESIDE_SECONDS", 60.0
+    )  # a successor goes on, however slow, before a zombie wakes
     return Stage(tmp_path, hudi_server, schedules, seed)
 
 
@@ -45,7 +51,7 @@ def test_a_zombie_that_wakes_changes_nothing(text: str, stage: Stage) -> None:
     kills.wake_a_zombie(stage, flows.LEDGERS, step, int(count))
 
 
-@pytest.mark.parametrize("text", ["kill before hudi.commit#1", "kill after hudi.commit#2", "kill at 3.2s"])
+@pytest.mark.parametrize("text", ["kill before hudi.commit#1", "kill at 3.2s"])
 def test_killed_with_the_java_process_nothing_is_lost_or_duplicated(text: str, stage: Stage) -> None:
     alone = replace(flows.PLAIN, arrange=(controls.own_machine,))
     stage.play(alone, [kills.Schedule.parse(text)])
@@ -57,12 +63,11 @@ def test_the_weaker_guarantees_show_their_promise_and_no_other(guarantee: str, s
 
 
 def test_a_token_that_is_moved_after_the_rows_is_missed(stage: Stage) -> None:
-    texts = ["kill before hudi.between#1", "kill after hudi.commit#1"]
-    kills.miss_a_safeguard(stage, flows.PLAIN, controls.token_moved_afterwards, texts[1:])
+    kills.miss_a_safeguard(stage, flows.PLAIN, controls.token_moved_afterwards, ["kill after hudi.commit#1"])
 
 
 def test_a_token_that_is_not_compared_is_missed(stage: Stage) -> None:
-    kills.miss_a_safeguard(stage, flows.PLAIN, controls.token_not_compared, ["freeze after journal.seal#2"])
+    kills.miss_a_safeguard(stage, flows.PLAIN, controls.token_not_compared, ["freeze before hudi.write#2"])
 
 
 def test_a_token_that_is_compared_before_the_rows_are_written_alone_is_missed(stage: Stage) -> None:

@@ -167,8 +167,9 @@ public class HudiTable {
   /** Makes what was written visible and moves the token, in one step. Gives "done"; or "moved" or "gone" and what is there. */
   public List commit(String instant, String owner, String expected, String next) throws Exception {
     Pending written = (Pending) pending.remove(instant);
-    Lock lock = new Lock();
+    Lock lock = null;
     try {
+      lock = new Lock();
       HoodieTableMetaClient meta = meta();
       Map state = state(meta);
       String found = token(state, owner);
@@ -186,7 +187,9 @@ public class HudiTable {
       boolean isDone = written.client.commit(instant, written.statuses, Option.of(state));
       return answer(isDone ? "done" : "gone", found);
     } finally {
-      lock.release();
+      if (lock != null) {
+        lock.release();
+      }
       written.client.close();
     }
   }
