@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,16 +30,21 @@ def java() -> str:
 def jars() -> Path:
     """The folder with all jars of pom.xml; another one when that changes. Raises ServiceMissing."""
     folder = FOLDER / f"jars-{hashlib.sha256(POM.read_bytes()).hexdigest()[:12]}"
-    return _fetched(folder, "copy-dependencies", "-f", str(POM), "-DincludeScope=runtime")
+    return _fetched(folder, ("copy-dependencies", "-f", str(POM), "-DincludeScope=runtime"))
+
+
+def copied(name: str, artifacts: Sequence[str]) -> Path:
+    """A folder with single jars alone. artifacts: group:artifact:version. Raises ServiceMissing."""
+    return _fetched(FOLDER / name, *[("copy", f"-Dartifact={artifact}") for artifact in artifacts])
 
 
 def unpacked(artifact: str) -> Path:
     """What a tar archive holds; artifact: group:artifact:version:type:classifier. Raises ServiceMissing."""
     _, name, version, *_ = artifact.split(":")
-    return _fetched(FOLDER / f"{name}-{version}", "copy", f"-Dartifact={artifact}")
+    return _fetched(FOLDER / f"{name}-{version}", ("copy", f"-Dartifact={artifact}"))
 
 
-def _fetched(folder: Path, goal: str, *options: str) -> Path:
+def _fetched(folder: Path, *runs: Sequence[str]) -> Path:
     """Whole or not at all, and by one process; archives are unpacked."""
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / "jars.lock").open("w") as lock:
@@ -46,7 +52,8 @@ def _fetched(folder: Path, goal: str, *options: str) -> Path:
         if not folder.exists():
             partial = folder.with_name(f"{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
-            _run_maven(f"{PLUGIN}:{goal}", *options, f"-DoutputDirectory={partial}")
+            for goal, *options in runs:
+                _run_maven(f"{PLUGIN}:{goal}", *options, f"-DoutputDirectory={partial}")
             for archive in partial.glob("*.tar.gz"):
                 subprocess.run(["tar", "-xzf", str(archive), "-C", str(partial)], check=True)
                 archive.unlink()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from onefold.connectors.delta import delta as delta
     from onefold.connectors.duckdb import DuckdbFile as duckdb  # noqa: N813 - what it makes is a connection
     from onefold.connectors.files import files as files
+    from onefold.connectors.hudi import hudi as hudi
     from onefold.connectors.iceberg import iceberg as iceberg
     from onefold.connectors.kafka import kafka as kafka
     from onefold.connectors.memory import memory as memory
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CommitClass", "Flow", "Guarantee", "OnefoldError", "Stream", "avro", "console", "csv", "delta", "duckdb", "files",
-    "iceberg", "json_schema", "kafka", "memory", "mysql", "postgres", "protobuf", "schema_registry", "sqlite",
+    "hudi", "iceberg", "json_schema", "kafka", "memory", "mysql", "postgres", "protobuf", "schema_registry", "sqlite",
     "testing",
 ]  # fmt: skip
 
@@ -51,6 +52,7 @@ _CONNECTIONS = {
     "delta": ("onefold.connectors.delta", "delta"),
     "duckdb": ("onefold.connectors.duckdb", "DuckdbFile"),
     "files": ("onefold.connectors.files", "files"),
+    "hudi": ("onefold.connectors.hudi", "hudi"),
     "iceberg": ("onefold.connectors.iceberg", "iceberg"),
     "kafka": ("onefold.connectors.kafka", "kafka"),
     "memory": ("onefold.connectors.memory", "memory"),

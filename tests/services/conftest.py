@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from onefold.connectors.hudi.jars import JARS
 from onefold.testing.harness import ForkServer
-from services import kafka, mariadb, postgres
+from services import hudi, kafka, mariadb, postgres
 from services.jars import ServiceMissing
 from services.secured import SecuredBroker
 from tests.services.secured_kafka import PASSWORDS, World
@@ -42,6 +43,31 @@ def mysql_database() -> Iterator[str]:
             yield url
     except ServiceMissing as missing:
         pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def hudi_jars() -> str:
+    """Where Hudi's jars are; named in the environment, for processes that start a machine of their own."""
+    try:
+        os.environ[JARS] = hudi.fetched()
+    except ServiceMissing as missing:
+        pytest.skip(str(missing))
+    return os.environ[JARS]
+
+
+@pytest.fixture(scope="session")
+def hudi_machine(hudi_jars: str) -> Iterator[str]:
+    """A Java process that outlives those that are killed."""
+    with hudi.running() as told:
+        os.environ[hudi.VARIABLE] = told
+        yield told
+        del os.environ[hudi.VARIABLE]
+
+
+@pytest.fixture(scope="session")
+def hudi_server(hudi_machine: str) -> Iterator[ForkServer]:
+    with ForkServer() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -50,6 +50,7 @@ class SinkCase:
         fences: opening an instance ends all earlier ones, even before it commits.
         is_finite: the target has no infinity; a row with one is refused.
         after_fork: called first in a child, for a library that does not survive a fork.
+        has_plain_columns: names of columns are letters, digits and _; others are refused.
     """
 
     name: str
@@ -59,6 +60,7 @@ class SinkCase:
     fences: bool = False
     is_finite: bool = False
     after_fork: Callable[[], None] = lambda: None
+    has_plain_columns: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,470 @@
+package onefold;
+
+import java.io.File;
+import java.io.RandomAccessFile;
+import java.net.URI;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.Iterator;
+import java.util.List;
+import java.util.Map;
+import java.util.Properties;
+import java.util.concurrent.Semaphore;
+import java.util.concurrent.TimeUnit;
+
+import org.apache.avro.Schema;
+import org.apache.avro.generic.IndexedRecord;
+import org.apache.hadoop.conf.Configuration;
+import org.apache.hadoop.fs.FileSystem;
+import org.apache.hadoop.fs.Path;
+import org.apache.hudi.client.HoodieJavaWriteClient;
+import org.apache.hudi.client.WriteStatus;
+import org.apache.hudi.client.common.HoodieJavaEngineContext;
+import org.apache.hudi.common.config.HoodieMetadataConfig;
+import org.apache.hudi.common.engine.EngineType;
+import org.apache.hudi.common.model.HoodieAvroIndexedRecord;
+import org.apache.hudi.common.model.HoodieBaseFile;
+import org.apache.hudi.common.model.HoodieCommitMetadata;
+import org.apache.hudi.common.model.HoodieEmptyRecord;
+import org.apache.hudi.common.model.HoodieKey;
+import org.apache.hudi.common.model.HoodieRecord;
+import org.apache.hudi.common.schema.HoodieSchema;
+import org.apache.hudi.common.table.HoodieTableMetaClient;
+import org.apache.hudi.common.table.TableSchemaResolver;
+import org.apache.hudi.common.table.timeline.HoodieArchivedTimeline;
+import org.apache.hudi.common.table.timeline.HoodieInstant;
+import org.apache.hudi.common.table.timeline.HoodieTimeline;
+import org.apache.hudi.common.table.view.FileSystemViewManager;
+import org.apache.hudi.common.table.view.HoodieTableFileSystemView;
+import org.apache.hudi.common.util.Option;
+import org.apache.hudi.config.HoodieWriteConfig;
+import org.apache.hudi.storage.hadoop.HadoopStorageConfiguration;
+import org.apache.parquet.avro.AvroParquetReader;
+import org.apache.parquet.avro.AvroReadSupport;
+import org.apache.parquet.hadoop.ParquetReader;
+
+/**
+ * One Hudi table, written by Hudi's own Java engine. Compiled by Janino when the JVM starts: no lambdas, no generics
+ * that have to be inferred.
+ *
+ * What is kept in the metadata of every commit of ours: onefold.number, one more than that of the commit before, and
+ * onefold.token.OWNER for every owner. Numbers, not times, say which commit is the newest. All that reads or changes
+ * the timeline runs under a lock that this process holds until it is done or dead: also when its parent died first.
+ */
+public class HudiTable {
+  private static final String NUMBER = "onefold.number";
+  private static final String TOKEN = "onefold.token.";
+  private static final String OURS = "onefold.";
+  private static Configuration made;
+  private static final int KEY = 0;
+  private static final int PARTITION = 1;
+  private static final int ROW = 2;
+
+  private final String base;
+  private final Map options;
+  private final long lockMillis;
+  private final Map seen = new HashMap();
+  private final Map pending = new HashMap();
+
+  public HudiTable(String base, Map options, long lockMillis) {
+    this.base = base;
+    this.options = options;
+    this.lockMillis = lockMillis;
+  }
+
+  /** Lays out a new table in an empty folder. */
+  public void create(String name, Map settings) throws Exception {
+    Properties properties = new Properties();
+    properties.putAll(settings);
+    HoodieTableMetaClient.newTableBuilder().fromProperties(properties).setTableName(name)
+        .initTable(new HadoopStorageConfiguration(hadoop()), base);
+  }
+
+  /** Ends what others began here and did not complete; nothing of it can be completed later. Gives the state. */
+  public Map open() throws Exception {
+    Lock lock = new Lock();
+    try {
+      HoodieTableMetaClient meta = meta();
+      if (!pendingIn(meta).isEmpty()) {
+        HoodieJavaWriteClient client = client(meta, null);
+        try {
+          client.rollbackFailedWrites(meta);
+        } finally {
+          client.close();
+        }
+        meta = meta();
+      }
+      return state(meta);
+    } finally {
+      lock.release();
+    }
+  }
+
+  /** What our newest commit says: every key of it that begins with "onefold."; empty when there is none. */
+  public Map look() throws Exception {
+    return state(meta());
+  }
+
+  /** The table's own settings. */
+  public Map settings() {
+    return new HashMap(meta().getTableConfig().getProps());
+  }
+
+  /** The columns of the table, without Hudi's own, as an Avro schema; "" when there is none yet. */
+  public String schema() throws Exception {
+    Option found = new TableSchemaResolver(meta()).getTableSchemaIfPresent(false);
+    return found.isPresent() ? ((HoodieSchema) found.get()).toAvroSchema().toString() : "";
+  }
+
+  /**
+   * Writes rows under an instant that nobody sees yet. expected: what the token begins with, "" for none; null: any.
+   * file: a Parquet file of (key, partition, row), "" for no rows; a row of NULL is a delete. Gives "written", the
+   * instant and the files, below the table; or "moved" and the token that is there.
+   */
+  public List write(String file, String schema, String operation, String owner, String expected) throws Exception {
+    Lock lock = new Lock();
+    HoodieJavaWriteClient client = null;
+    String instant = null;
+    try {
+      HoodieTableMetaClient meta = meta();
+      String found = token(state(meta), owner);
+      if (!isExpected(found, expected)) {
+        return answer("moved", found);
+      }
+      client = client(meta, schema);
+      instant = client.startCommit();
+      demandNewest(meta(), instant);
+    } finally {
+      lock.release();
+      if (instant == null && client != null) {
+        client.close();
+      }
+    }
+    boolean isWritten = false;
+    try {
+      List records = file.isEmpty() ? new ArrayList() : records(file);
+      List statuses = operation.equals("upsert") ? client.upsert(records, instant) : client.insert(records, instant);
+      List answer = answer("written", instant);
+      for (Object each : statuses) {
+        WriteStatus status = (WriteStatus) each;
+        if (status.hasErrors()) {
+          throw new IllegalStateException("not written: " + status.getErrors() + status.getGlobalError());
+        }
+        if (status.getStat().getPath() != null) {
+          answer.add(status.getStat().getPath());
+        }
+      }
+      pending.put(instant, new Pending(client, statuses));
+      isWritten = true;
+      return answer;
+    } finally {
+      if (!isWritten) {
+        client.close();
+      }
+    }
+  }
+
+  /** Makes what was written visible and moves the token, in one step. Gives "done"; or "moved" or "gone" and what is there. */
+  public List commit(String instant, String owner, String expected, String next) throws Exception {
+    Pending written = (Pending) pending.remove(instant);
+    Lock lock = null;
+    try {
+      lock = new Lock();
+      HoodieTableMetaClient meta = meta();
+      Map state = state(meta);
+      String found = token(state, owner);
+      if (!isExpected(found, expected)) {
+        return answer("moved", found);
+      }
+      if (!pendingIn(meta).contains(instant)) {
+        return answer("gone", found);
+      }
+      if (next != null) {
+        state.put(TOKEN + owner, next);
+      }
+      String number = (String) state.get(NUMBER);
+      state.put(NUMBER, String.valueOf(number == null ? 1L : Long.parseLong(number) + 1L));
+      boolean isDone = written.client.commit(instant, written.statuses, Option.of(state));
+      return answer(isDone ? "done" : "gone", found);
+    } finally {
+      if (lock != null) {
+        lock.release();
+      }
+      written.client.close();
+    }
+  }
+
+  /** Forgets what was written. Its files go with it; those that stay are found by maintenance. */
+  public void abandon(String instant) throws Exception {
+    Pending written = (Pending) pending.remove(instant);
+    if (written != null) {
+      written.client.close();
+    }
+    Lock lock = new Lock();
+    try {
+      HoodieTableMetaClient meta = meta();
+      if (pendingIn(meta).contains(instant)) {
+        HoodieJavaWriteClient client = client(meta, null);
+        try {
+          client.rollback(instant);
+        } finally {
+          client.close();
+        }
+      }
+    } finally {
+      lock.release();
+    }
+  }
+
+  /** Lets Hudi remove file versions that a newer one replaced, and archive its timeline. */
+  public void maintain() throws Exception {
+    Lock lock = new Lock();
+    try {
+      HoodieTableMetaClient meta = meta();
+      HoodieJavaWriteClient client = client(meta, null);
+      try {
+        client.clean();
+        client.archive();
+      } finally {
+        client.close();
+      }
+    } finally {
+      lock.release();
+    }
+  }
+
+  /** The state, and after it the files that hold all rows: of one version of the table. */
+  public List snapshot() throws Exception {
+    HoodieTableMetaClient meta = meta();
+    List found = new ArrayList();
+    found.add(state(meta));
+    HoodieTableFileSystemView view = FileSystemViewManager.createInMemoryFileSystemView(
+        new HoodieJavaEngineContext(new HadoopStorageConfiguration(hadoop())), meta,
+        HoodieMetadataConfig.newBuilder().enable(false).build());
+    try {
+      view.loadAllPartitions();
+      for (Object each : view.getLatestBaseFiles().toArray()) {
+        found.add(((HoodieBaseFile) each).getStoragePath().toUri().getPath());
+      }
+    } finally {
+      view.close();
+    }
+    return found;
+  }
+
+  /** Instants that are completed, active or archived, or pending: files of others are nobody's. */
+  public List instants() throws Exception {
+    HoodieTableMetaClient meta = meta();
+    List found = new ArrayList();
+    for (Object each : meta.getActiveTimeline().getInstants()) {
+      found.add(((HoodieInstant) each).requestedTime());
+    }
+    for (Object each : meta.getArchivedTimeline().getInstants()) {
+      found.add(((HoodieInstant) each).requestedTime());
+    }
+    return found;
+  }
+
+  // -------------------------------------------------------------------------------------------------------- timeline
+
+  private HoodieTableMetaClient meta() {
+    return HoodieTableMetaClient.builder().setConf(new HadoopStorageConfiguration(hadoop())).setBasePath(base)
+        .setLoadActiveTimelineOnLoad(true).build();
+  }
+
+  private Map state(HoodieTableMetaClient meta) throws Exception {
+    HoodieTimeline completed = meta.getActiveTimeline().getCommitsTimeline().filterCompletedInstants();
+    Map newest = newest(completed, new HashMap());
+    if (newest.isEmpty()) {
+      HoodieArchivedTimeline archived = meta.getArchivedTimeline();
+      if (!archived.getCommitsTimeline().empty()) {
+        archived.loadCompletedInstantDetailsInMemory();
+        newest = newest(archived.getCommitsTimeline().filterCompletedInstants(), newest);
+      }
+    }
+    return new HashMap(newest);
+  }
+
+  private Map newest(HoodieTimeline timeline, Map newest) throws Exception {
+    for (Object each : timeline.getInstants()) {
+      HoodieInstant instant = (HoodieInstant) each;
+      String name = instant.requestedTime() + "_" + instant.getCompletionTime();
+      Map ours = (Map) seen.get(name);
+      if (ours == null) {
+        ours = new HashMap();
+        HoodieCommitMetadata metadata = timeline.readCommitMetadata(instant);
+        for (Object entry : metadata.getExtraMetadata().entrySet()) {
+          String key = (String) ((Map.Entry) entry).getKey();
+          if (key.startsWith(OURS)) {
+            ours.put(key, ((Map.Entry) entry).getValue());
+          }
+        }
+        seen.put(name, ours);
+      }
+      if (number(ours) > number(newest)) {
+        newest = ours;
+      }
+    }
+    return newest;
+  }
+
+  private static long number(Map state) {
+    String number = (String) state.get(NUMBER);
+    return number == null ? 0L : Long.parseLong(number);
+  }
+
+  private static String token(Map state, String owner) {
+    String found = (String) state.get(TOKEN + owner);
+    return found == null ? "" : found;
+  }
+
+  private static boolean isExpected(String found, String expected) {
+    return expected == null || (expected.isEmpty() ? found.isEmpty() : found.startsWith(expected));
+  }
+
+  private static List pendingIn(HoodieTableMetaClient meta) {
+    List found = new ArrayList();
+    for (Object each : meta.getActiveTimeline().getCommitsTimeline().filterInflightsAndRequested().getInstants()) {
+      found.add(((HoodieInstant) each).requestedTime());
+    }
+    return found;
+  }
+
+  private static void demandNewest(HoodieTableMetaClient meta, String started) {
+    for (Object each : meta.getActiveTimeline().getInstants()) {
+      HoodieInstant instant = (HoodieInstant) each;
+      if (instant.isCompleted() && instant.requestedTime().compareTo(started) >= 0) {
+        throw new IllegalStateException("the clock is behind the table: " + started + " after " + instant);
+      }
+    }
+  }
+
+  private static List answer(String word, String about) {
+    List answer = new ArrayList();
+    answer.add(word);
+    answer.add(about);
+    return answer;
+  }
+
+  // ---------------------------------------------------------------------------------------------------------- writing
+
+  private HoodieJavaWriteClient client(HoodieTableMetaClient meta, String schema) {
+    Properties properties = new Properties();
+    properties.putAll(options);
+    properties.setProperty("hoodie.write.table.version",
+        String.valueOf(meta.getTableConfig().getTableVersion().versionCode()));
+    if (!properties.containsKey("hoodie.metadata.enable")) {
+      properties.setProperty("hoodie.metadata.enable",
+          String.valueOf(meta.getTableConfig().isMetadataTableAvailable()));
+    }
+    HoodieWriteConfig.Builder builder = HoodieWriteConfig.newBuilder().withPath(base)
+        .forTable(meta.getTableConfig().getTableName()).withEngineType(EngineType.JAVA).withProps(properties);
+    if (schema != null) {
+      builder.withSchema(schema);
+    }
+    return new HoodieJavaWriteClient(
+        new HoodieJavaEngineContext(new HadoopStorageConfiguration(hadoop())), builder.build());
+  }
+
+  private static List records(String file) throws Exception {
+    List records = new ArrayList();
+    ParquetReader reader = AvroParquetReader.builder(new Path("file://" + file)).withConf(hadoop()).build();
+    try {
+      for (Object each = reader.read(); each != null; each = reader.read()) {
+        IndexedRecord record = (IndexedRecord) each;
+        HoodieKey key = new HoodieKey(record.get(KEY).toString(), record.get(PARTITION).toString());
+        IndexedRecord row = (IndexedRecord) record.get(ROW);
+        if (row == null) {
+          records.add(new HoodieEmptyRecord(key, HoodieRecord.HoodieRecordType.AVRO));
+        } else {
+          records.add(new HoodieAvroIndexedRecord(key, row));
+        }
+      }
+    } finally {
+      reader.close();
+    }
+    return records;
+  }
+
+  private static synchronized Configuration hadoop() {
+    if (made != null) {
+      return made;
+    }
+    Configuration hadoop = new Configuration();
+    try {
+      // A checksum beside every file could not be synced with it.
+      FileSystem.get(URI.create("file:///"), hadoop).setWriteChecksum(false);
+    } catch (java.io.IOException error) {
+      throw new IllegalStateException(error);
+    }
+    hadoop.setBoolean("parquet.avro.write-old-list-structure", false);
+    hadoop.setBoolean("parquet.avro.add-list-element-records", false);
+    made = hadoop;
+    return hadoop;
+  }
+
+  /** What was written under an instant, and by which client. */
+  private static class Pending {
+    final HoodieJavaWriteClient client;
+    final List statuses;
+
+    Pending(HoodieJavaWriteClient client, List statuses) {
+      this.client = client;
+      this.statuses = statuses;
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------------------- lock
+
+  /**
+   * The table's lock. Between processes: a lock on a file, which ends with this process. Within one: a semaphore, for
+   * closing any channel on the file would end the lock.
+   */
+  private class Lock {
+    private final Semaphore mine;
+    private RandomAccessFile file;
+
+    Lock() throws Exception {
+      File place = new File(base, ".hoodie/onefold.lock");
+      String name = "onefold.lock." + place.getCanonicalPath();
+      Properties all = System.getProperties();
+      synchronized (all) {
+        if (all.get(name) == null) {
+          all.put(name, new Semaphore(1));
+        }
+        mine = (Semaphore) all.get(name);
+      }
+      long until = System.nanoTime() + lockMillis * 1000000L;
+      if (!mine.tryAcquire(lockMillis, TimeUnit.MILLISECONDS)) {
+        throw new java.util.concurrent.TimeoutException("the table is locked by this process");
+      }
+      boolean isLocked = false;
+      try {
+        file = new RandomAccessFile(place, "rw");
+        while (file.getChannel().tryLock() == null) {
+          if (System.nanoTime() > until) {
+            throw new java.util.concurrent.TimeoutException("the table is locked by another process");
+          }
+          Thread.sleep(10);
+        }
+        isLocked = true;
+      } finally {
+        if (!isLocked) {
+          release();
+        }
+      }
+    }
+
+    void release() {
+      try {
+        if (file != null) {
+          file.close();
+        }
+      } catch (java.io.IOException ignored) {
+        throw new IllegalStateException(ignored);
+      } finally {
+        mine.release();
+      }
+    }
+  }
+}
