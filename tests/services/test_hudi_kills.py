@@ -18,7 +18,7 @@ from tests.services import hudi_controls as controls
 from tests.services import hudi_flows as flows
 from tests.services.database_kills import Count, Stage
 
-pytestmark = pytest.mark.crash
+pytestmark = [pytest.mark.crash, pytest.mark.heavy]
 
 ZOMBIES = ["freeze before hudi.commit#1", "freeze after hudi.write#2", "freeze after hudi.commit#1"]
 

@@ -18,6 +18,8 @@ import onefold as of
 from onefold.testing.contract_case import SinkBench, SinkCase, move, numbered, token
 from tests.services import hudi_flows as flows
 
+pytestmark = pytest.mark.heavy
+
 Ask = Callable[..., Any]
 SIMPLE = {"hoodie.datasource.write.recordkey.field": "id", "hoodie.upsert.shuffle.parallelism": "1"}
 
