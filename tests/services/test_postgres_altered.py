@@ -158,3 +158,13 @@ def test_nobody_alters_the_table_between_the_look_at_it_and_the_commit(
     flow_of(tmp_path, way).run(state=tmp_path / "state")
     assert found
     assert sql.execute("SELECT amount::text FROM target").fetchall() == [("2.57",)]
+
+
+def test_a_partition_that_a_crash_will_empty_stops_the_flow(tmp_path: Path, sql: Any) -> None:
+    """It is altered by itself: its table stays as it was."""
+    sql.execute("DROP TABLE target")
+    sql.execute(f"CREATE TABLE target ({COLUMNS}) PARTITION BY RANGE (id)")
+    sql.execute("CREATE TABLE part PARTITION OF target FOR VALUES FROM (0) TO (9)")
+    stopped = altered_while_it_runs(tmp_path, sql, "ALTER TABLE part SET UNLOGGED", "append")
+    assert "part is unlogged" in str(stopped.found)
+    assert sql.execute("SELECT count(*) FROM target").fetchone() == (1,)

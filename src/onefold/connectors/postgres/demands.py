@@ -11,7 +11,7 @@ from typing import Any
 
 from onefold.connectors.databases import misfit, owner_of
 from onefold.connectors.postgres.copying import copy_in
-from onefold.connectors.postgres.tables import TOKENS_NAME, TableName, merge, staging
+from onefold.connectors.postgres.tables import TableName, merge, staging
 from onefold.connectors.postgres.types import EXPLICIT, declared_type, keeps_exactly, quoted
 from onefold.connectors.spooling import stored_schema
 from onefold.errors import BuildError, SchemaError, SinkRefused
@@ -19,22 +19,25 @@ from onefold.types import Binding
 
 __all__ = ["Shape", "changed", "demand_rights", "demand_still", "demand_table", "demand_tokens"]
 
-_LOOK = """
-SELECT class.oid, class.xmin::text, row_security_active(class.oid),
-       (SELECT string_agg(xmin::text, ' ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = class.oid AND attnum > 0),
-       (SELECT string_agg(xmin::text, ' ' ORDER BY indexrelid) FROM pg_index WHERE indrelid = class.oid),
-       (WITH RECURSIVE part AS (
-            SELECT class.oid
-            UNION ALL
-            SELECT inhrelid FROM part JOIN pg_inherits ON inhparent = part.oid WHERE class.relkind = 'p'
-        )
-        SELECT ARRAY[relkind::text, format('%%I.%%I', nspname, relname)]
-        FROM part JOIN pg_class USING (oid) JOIN pg_namespace ON pg_namespace.oid = relnamespace
-        WHERE relpersistence <> 'p' OR relkind = 'f' ORDER BY 1 LIMIT 1)
-FROM pg_class AS class JOIN pg_namespace ON pg_namespace.oid = class.relnamespace
-WHERE nspname = %s AND class.relname = %s AND class.relkind IN ('r', 'p')
+_MARK = """
+SELECT relkind::text, row_security_active(oid), oid, xmin::text,
+       ARRAY(SELECT xmin::text FROM pg_attribute WHERE attrelid = class.oid AND attnum > 0 ORDER BY attnum),
+       ARRAY(SELECT xmin::text FROM pg_index WHERE indrelid = class.oid ORDER BY indexrelid)
+FROM pg_class AS class WHERE oid = to_regclass(%s)
 """
 """Whoever alters a table writes the rows of the catalog anew that tell what was altered: their xmin is another then."""
+
+_UNKEPT = """
+WITH RECURSIVE part AS (
+    SELECT to_regclass(%s)::oid AS oid
+    UNION ALL
+    SELECT inhrelid FROM part JOIN pg_inherits ON inhparent = part.oid JOIN pg_class ON pg_class.oid = inhrelid
+    WHERE relispartition
+)
+SELECT relkind::text, format('%%I.%%I', nspname, relname)
+FROM part JOIN pg_class USING (oid) JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE relpersistence <> 'p' OR relkind = 'f' ORDER BY 2 LIMIT 1
+"""
 
 _EQUATED = (*EXPLICIT, "citext")
 """Types under which different texts are equal."""
@@ -44,8 +47,8 @@ _EQUATED = (*EXPLICIT, "citext")
 class Shape:
     """A table that takes the rows, as it was found.
 
-    mark: another one when anything was altered. differing: the columns that have another type than we declare, with
-    theirs; without any, rows can be copied as they are.
+    mark: its kind, whether row security holds, and more: another one when anything was altered. differing: the columns
+    that have another type than we declare, with theirs; without any, rows can be copied as they are.
     """
 
     mark: tuple[Any, ...] = ()
@@ -59,16 +62,15 @@ def demand_table(connection: Any, table: TableName, binding: Binding) -> Shape:
     that would change values, a column that must be given and is not, no unique key, a key under which different texts
     are one.
     """
-    seen = _look(connection, table.schema, table.name)
-    if not seen:
+    mark = _mark(connection, table)
+    if not mark or mark[0] not in ("r", "p"):
         raise SinkRefused(
             f"{table.label} does not exist.",
             next_step="Make the table, or say create=True to have it made from the stream's schema.",
             sink=binding.sink,
         )
-    *_, unkept = seen
-    _demand_kept(table.label, unkept, binding)
-    _demand_unfiltered(connection, table, seen, binding)
+    _demand_kept(connection, table.label, table.qualified, binding)
+    _demand_unfiltered(connection, table, mark, binding)
     found = _columns(connection, table)
     differing: dict[str, str] = {}
     for column in stored_schema(binding):
@@ -86,7 +88,7 @@ def demand_table(connection: Any, table: TableName, binding: Binding) -> Shape:
             raise misfit(table, binding, name, "NOT NULL without a default", "a column that may be left out")
     if binding.mode == "upsert":
         _demand_key(connection, table, binding, found)
-    return Shape(seen, differing)
+    return Shape(mark, differing)
 
 
 def demand_still(connection: Any, table: TableName, binding: Binding, shape: Shape) -> Shape:
@@ -95,7 +97,10 @@ def demand_still(connection: Any, table: TableName, binding: Binding, shape: Sha
     Raises SinkRefused, and the client's errors.
     """
     _lock(connection, table)
-    if _look(connection, table.schema, table.name) == shape.mark:
+    mark = _mark(connection, table)
+    if mark == shape.mark:
+        if mark[0] == "p":  # its partitions are altered by themselves
+            _demand_kept(connection, table.label, table.qualified, binding)
         return shape
     try:
         return demand_table(connection, table, binding)
@@ -105,8 +110,7 @@ def demand_still(connection: Any, table: TableName, binding: Binding, shape: Sha
 
 def demand_tokens(connection: Any, table: TableName, binding: Binding) -> None:
     """Raise SinkRefused for a table of tokens that a crash of the server empties."""
-    *_, unkept = _look(connection, table.tokens_schema, TOKENS_NAME) or (None,)
-    _demand_kept(table.tokens, unkept, binding)
+    _demand_kept(connection, table.tokens, table.tokens, binding)
 
 
 def demand_rights(connection: Any, table: TableName, binding: Binding, shape: Shape) -> None:
@@ -135,9 +139,8 @@ def changed(table: TableName, found: str, sink: str | None, *, next_step: str | 
 # --------------------------------------------------------------------------------------------------------------- inner
 
 
-def _look(connection: Any, schema: str, name: str) -> tuple[Any, ...]:
-    row = connection.execute(_LOOK, [schema, name]).fetchone()
-    return tuple(row) if row else ()
+def _mark(connection: Any, table: TableName) -> tuple[Any, ...]:
+    return tuple(connection.execute(_MARK, [table.qualified]).fetchone() or ())
 
 
 def _lock(connection: Any, table: TableName) -> None:
@@ -145,8 +148,9 @@ def _lock(connection: Any, table: TableName) -> None:
     connection.execute(f"LOCK TABLE ONLY {table.qualified} IN ROW EXCLUSIVE MODE")
 
 
-def _demand_kept(label: str, unkept: list[str] | None, binding: Binding) -> None:
+def _demand_kept(connection: Any, label: str, qualified: str, binding: Binding) -> None:
     """The token stands in a table that survives a crash: rows that do not would be taken for delivered."""
+    unkept = connection.execute(_UNKEPT, [qualified]).fetchone()
     if unkept is None:
         return
     kind, name = unkept
@@ -160,10 +164,9 @@ def _demand_kept(label: str, unkept: list[str] | None, binding: Binding) -> None
     )
 
 
-def _demand_unfiltered(connection: Any, table: TableName, seen: tuple[Any, ...], binding: Binding) -> None:
+def _demand_unfiltered(connection: Any, table: TableName, mark: tuple[Any, ...], binding: Binding) -> None:
     """COPY does not go into a table with row security, and a row that is hidden is neither changed nor deleted."""
-    _, _, is_filtered, *_ = seen
-    if is_filtered:
+    if mark[1]:
         raise SinkRefused(
             f"{table.label} has row security, which holds for this user.",
             found="row_security_active",

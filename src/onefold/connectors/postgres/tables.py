@@ -17,11 +17,9 @@ from onefold.connectors.spooling import OP_COLUMN, stored_schema
 from onefold.types import Binding, Token
 
 __all__ = [
-    "TOKENS_NAME", "TableName", "ensure_token_row", "ensure_tokens", "is_gone", "make_table", "merge", "read_rows",
+    "TableName", "ensure_token_row", "ensure_tokens", "is_gone", "make_table", "merge", "read_rows",
     "read_token", "staging",
 ]  # fmt: skip
-
-TOKENS_NAME = "_onefold_tokens"
 
 _LOCK = 8_021_714_355_092_310_017
 """An advisory lock of ours: CREATE … IF NOT EXISTS fails when two do it at once."""
@@ -44,7 +42,7 @@ class TableName:
     @property
     def tokens(self) -> str:
         """The table of tokens."""
-        return f"{quoted(self.tokens_schema)}.{quoted(TOKENS_NAME)}"
+        return f'{quoted(self.tokens_schema)}."_onefold_tokens"'
 
 
 # --------------------------------------------------------------------------------------------------------------- token
