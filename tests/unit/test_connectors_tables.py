@@ -306,6 +306,15 @@ class TestSqlite:
         assert connection.execute("PRAGMA journal_mode").fetchone()[0].upper() == mode
         connection.close()
 
+    @pytest.mark.parametrize("act", ["IGNORE", "REPLACE"])
+    def test_a_row_is_not_passed_over_because_the_table_says_so(self, bench: SinkBench, act: str) -> None:
+        run(bench, f"CREATE TABLE target (id INTEGER UNIQUE ON CONFLICT {act}, name TEXT)")
+        commit(bench, numbered(1))
+        sink, _ = bench.instance()
+        with pytest.raises(RowsRefused):
+            sink.commit([bench.prepare(sink, 2, numbered(1))], move(1, 2))
+        assert bench.look() == (numbered(1), token(1))
+
     def test_nan_is_refused_because_sqlite_would_make_it_null(self, bench: SinkBench) -> None:
         floats = bench.under(schema=pa.schema([("id", pa.int64()), ("value", pa.float64())]))
         sink, _ = floats.instance()

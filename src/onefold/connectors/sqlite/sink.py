@@ -230,7 +230,8 @@ class SqliteSink(SpooledSink):
             deleted = _deletes(rows)
             values = [values[number] for number in sorted(last.values()) if number not in deleted]
         columns, marks = ", ".join(map(quoted, names)), ", ".join("?" * len(names))
-        connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", values)
+        # OR ABORT: a constraint of the table's own may say ON CONFLICT IGNORE or REPLACE, and rows would vanish.
+        connection.executemany(f"INSERT OR ABORT INTO {table} ({columns}) VALUES ({marks})", values)
 
 
 def quoted(name: str) -> str:
