@@ -35,11 +35,15 @@ SINKS = (
         """                if move is not None:
                     move_token(connection, self._table, binding, move)
                 if rows.num_rows:
+                    with refusing_changes(self._table.label, binding):
+                        demand_table(connection, self._table, binding)
                     write(connection, self._table, binding, rows)
             with durable_step("duckdb.commit"):
                 self._finish(connection)
 """,
         """                if rows.num_rows:
+                    with refusing_changes(self._table.label, binding):
+                        demand_table(connection, self._table, binding)
                     write(connection, self._table, binding, rows)
             with durable_step("duckdb.commit"):
                 self._finish(connection)
