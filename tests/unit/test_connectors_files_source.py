@@ -419,6 +419,33 @@ class TestRenames:
         assert reader.restart().lines() == [b"one", b"two"]
         assert ["may" in remark or "copy" in remark for remark in reader.source.remarks()] == [True]
 
+    @pytest.mark.parametrize("is_in_hand", [False, True])
+    def test_files_that_were_copied_elsewhere_and_back_are_known_by_their_paths(
+        self, reader: Reader, tmp_path: Path, is_in_hand: bool
+    ) -> None:
+        """As from a backup: each has the number that another one had."""
+        paths = [tmp_path / f"{name}.jsonl" for name in "abc"]
+        for path in paths:
+            path.write_text("".join(f'{{"n": "{path.stem}{n}"}}\n' for n in range(40)))
+        found: list[bytes] = []
+        if is_in_hand:
+            for batch in reader.read(Limit(70, 1 << 30)).batches:
+                found += batch["_value"].to_pylist()
+        else:
+            found += reader.lines()
+        bodies = [(path.read_bytes(), path.stat().st_mtime_ns) for path in paths]
+        for path in paths:
+            path.rename(path.with_suffix(".old"))
+        for place, path in enumerate(paths):
+            other = paths[(place + 1) % len(paths)].with_suffix(".old")
+            body, modified = bodies[place]
+            other.write_bytes(body)
+            os.utime(other, ns=(modified, modified))
+            other.rename(path)
+        found += reader.restart().lines()
+        found = [line.strip() for line in found if line.startswith(b"{")]
+        assert sorted(found) == sorted(line for body, _ in bodies for line in body.splitlines())
+
     def test_a_copy_of_a_truncated_file_is_named(self, reader: Reader, tmp_path: Path) -> None:
         assert reader.lines() == [b"one", b"two"]
         (tmp_path / "app-1.jsonl").write_bytes((tmp_path / "app.jsonl").read_bytes())

@@ -17,7 +17,7 @@ from onefold.engines.embedded.runner import Run, Summary
 __all__ = ["command"]
 
 EVERY_SECONDS = 5.0
-LEAST_SECONDS = 0.1
+LEAST_SECONDS = 0.01
 
 
 @click.command("run", cls=Verb)
@@ -31,7 +31,7 @@ LEAST_SECONDS = 0.1
     default=EVERY_SECONDS,
     show_default=True,
     type=click.FloatRange(min=LEAST_SECONDS),
-    help="Seconds between two lines off a terminal, 0.1 at least.",
+    help="Seconds between two lines off a terminal, 0.01 at least.",
 )
 def command(chosen: Chosen, *, once: bool, is_closing: bool, every: float) -> None:
     """Run FLOW: read, compute, seal, deliver. Kill it whenever you like and run it again: nothing lost, nothing twice.

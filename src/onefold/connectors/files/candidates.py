@@ -63,11 +63,10 @@ class Candidates:
         self._current = (seen.path, seen.inode)
         return seen
 
-    def hold(self, path: str, inode: int | None) -> None:
-        """This file is in hand, at this path."""
+    def hold(self, path: str, inode: int, segment: Segment) -> None:
+        """The file of this segment is in hand, at this path."""
         self._current = (path, inode)
-        if inode is not None:
-            self._left.move(inode, path)
+        self._left.goes_on(segment, inode, path)
 
     def end_of(self, path: str) -> int:
         """Where the file was left; 0 for a new one."""

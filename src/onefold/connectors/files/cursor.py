@@ -173,7 +173,7 @@ class Cursor:
             wrong = self._open_at(segment, at, is_known=is_known)
         if wrong is not None:
             return self._refuse(wrong, at)
-        self._candidates.hold(self._moved or segment.path, self._open().inode())
+        self._candidates.hold(self._moved or segment.path, self._open().inode(), segment)
         return True
 
     def _open_at(self, segment: Segment, at: int, *, is_known: bool) -> str | None:
@@ -257,7 +257,7 @@ class Cursor:
         if renamed is None:
             return seen
         self._moved = renamed.path
-        self._candidates.hold(renamed.path, renamed.inode)
+        self._candidates.hold(renamed.path, renamed.inode, segment)
         return renamed
 
     def _turn_away(self, seen: Seen) -> bool:

@@ -60,14 +60,23 @@ class LeftFiles:
         return self._by_inode.get(inode)
 
     def put(self, segment: Segment, left: Left, path: str) -> None:
-        """A segment was left; its file is at `path`. A file that another one has replaced there is elsewhere."""
+        """A segment was left; its file is at `path`, and no longer where it was before.
+
+        Another file may have the number of one that was replaced by a copy: that one stays known by its path.
+        """
         known = KnownFile(segment, left, path)
         if segment.inode is not None:
             before = self._by_inode.get(segment.inode)
-            if before is not None and self._by_path.get(before.path) is before:
+            if before is not None and _goes_on(segment, before) and self._by_path.get(before.path) is before:
                 del self._by_path[before.path]
             self._by_inode[segment.inode] = known
         self._by_path[path] = known
+
+    def goes_on(self, segment: Segment, inode: int, path: str) -> None:
+        """The file of this segment is at `path`, with this inode; if it was left before elsewhere, that path is free."""
+        known = self._by_inode.get(inode)
+        if known is not None and _goes_on(segment, known):
+            self.move(inode, path)
 
     def move(self, inode: int, path: str) -> None:
         """The file with this inode is at `path` now, and its former path is free."""
@@ -78,3 +87,8 @@ class LeftFiles:
     def by_size(self) -> dict[int, KnownFile]:
         """A file for each offset at which one was left."""
         return {known.left.at: known for known in self._by_path.values()}
+
+
+def _goes_on(segment: Segment, before: KnownFile) -> bool:
+    """Whether it is of the same file: a later segment begins where the file was left, that of a new file at 0."""
+    return segment == before.segment or segment.start == before.left.at > 0
