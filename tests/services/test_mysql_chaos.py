@@ -67,4 +67,4 @@ def test_a_token_that_is_not_compared_is_missed(proxy: Proxy, forks: ForkServer,
     without = Chaos(proxy, forks, tmp_path / "without")
     for case in cases:
         without.play(case, replace(PLAIN, arrange=(controls.unknown_taken_for_failed,)))
-    assert len(without.failures) == len(cases), without.text()
+    assert without.failures, "of several commits, not all of the token alone, one is repeated"
