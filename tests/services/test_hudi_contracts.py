@@ -24,6 +24,7 @@ def _block(folder: Path, table: str) -> None:
 SINK = SinkCase("hudi", _sink, make_unavailable=_block, has_plain_columns=True)
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("hudi_machine")
 @pytest.mark.parametrize("contract", sink_contracts(SINK), ids=lambda contract: contract.name)
 def test_the_sink_keeps(contract: Contract, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from onefold.connectors.hudi import HudiSink, sink
 from onefold.errors import BuildError, FileCorrupt, NotSupported, SchemaError, SinkRefused, TokenRefused
 from onefold.testing.contract_case import ROWS, SinkBench, SinkCase, move, numbered, token
 
-pytestmark = pytest.mark.usefixtures("hudi_machine")
+pytestmark = [pytest.mark.usefixtures("hudi_machine"), pytest.mark.heavy]
 
 WIDER = pa.schema([*ROWS, ("price", pa.decimal128(9, 2))])
 
