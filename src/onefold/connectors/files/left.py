@@ -73,7 +73,7 @@ class LeftFiles:
         self._by_path[path] = known
 
     def goes_on(self, segment: Segment, inode: int, path: str) -> None:
-        """The file of this segment is at `path`, with this inode; if it was left before elsewhere, that path is free."""
+        """The file of this segment is at `path`, with this inode. Where it was left before, it is no longer."""
         known = self._by_inode.get(inode)
         if known is not None and _goes_on(segment, known):
             self.move(inode, path)
