@@ -42,7 +42,7 @@ def locate(setting: Setting, world: World, p: int, sink: int) -> int | str:
     """How far the sink is by its token, or why that cannot be said."""
     view, disk = view_of(world, p), world.disks[world.procs[p].disk]
     token = world.sinks[sink].token
-    if token == 0:
+    if token == view.bases[sink]:
         joined = view.joins[sink] if setting.safe.join_recorded else 0
         return joined if joined >= disk.pruned else "headers gone"
     epoch = epoch_of(token)

@@ -19,9 +19,13 @@ from spec.model import (
 )
 
 __all__ = [
-    "Label", "Move", "append", "append_start", "drain", "excuse", "fail_seal", "free", "is_exact", "members_of",
-    "put_proc", "read_journal", "seal_choices", "seal_epoch", "settle", "stop_fatally", "view_of",
+    "LEFT_UNDECIDED", "LEFT_UNDRAINED", "Label", "Move", "append", "append_start", "drain", "excuse", "fail_seal",
+    "free", "is_exact", "mark", "members_of", "put_proc", "read_journal", "seal_choices", "seal_epoch", "settle",
+    "stop_fatally", "view_of",
 ]  # fmt: skip
+
+LEFT_UNDRAINED = "a sink left while epochs wait for it"
+LEFT_UNDECIDED = "a sink left while something may be prepared in it"
 
 Label = tuple[object, ...]
 Move = tuple[Label, World]
@@ -71,9 +75,15 @@ def _put_disk(world: World, d: int, disk: Disk) -> tuple[Disk, ...]:
 
 
 def append_start(setting: Setting, world: World, p: int) -> World:
-    """The start record, at the next free number whatever it is; the number is the incarnation."""
+    """The start record, at the next free number whatever it is; the number is the incarnation.
+
+    Before it: may the sinks leave that are no longer in the flow?
+    """
     before, proc = world, world.procs[p]
     disk = world.disks[proc.disk]
+    why = _leaving(setting, disk, proc.members)
+    if why:
+        return stop_fatally(world, p, why)
     log = (*disk.log, ("start", proc.members, disk.place))
     if setting.scenario.zombies:
         world = excuse(setting, world, proc.disk)
@@ -115,6 +125,25 @@ def read_journal(setting: Setting, world: World, p: int) -> World:
     lanes = tuple(Lane("closed", 0, 0, 0) for _ in setting.scenario.guarantees)
     pc = "run" if setting.safe.start_before_read else "new"
     return put_proc(world, p, proc._replace(pc=pc, log=log, position=position, lanes=lanes))
+
+
+def _leaving(setting: Setting, disk: Disk, members: int) -> str:
+    """Why a sink that this version of the flow does not have may not leave yet; empty: none leaves, or all may."""
+    view, gone = read_log(disk.log, disk.journal), 0
+    for record in disk.log:
+        if record[0] == "start":
+            gone = record[1] & ~members
+    if gone and view.settled < view.head and setting.safe.leaves_when_drained:
+        return LEFT_UNDRAINED
+    return LEFT_UNDECIDED if gone and disk.marked and setting.safe.leaves_when_decided else ""
+
+
+def mark(setting: Setting, world: World, p: int, *, is_undecided: bool) -> World:
+    """Durable beside the journal: something may be prepared that is not decided, or nothing is."""
+    d = world.procs[p].disk
+    if not setting.scenario.versions:
+        return world
+    return world._replace(disks=_put_disk(world, d, world.disks[d]._replace(marked=is_undecided)))
 
 
 def _forget_unsettled(log: tuple[Record, ...], view: View) -> tuple[Record, ...]:
@@ -211,4 +240,5 @@ def drain(setting: Setting, world: World, p: int) -> World | None:
             return None
     head = view.chain[-1] if view.chain else 0
     drained = tuple(sorted({*world.drained, head}))
+    world = mark(setting, world, p, is_undecided=False)
     return put_proc(world, p, Proc(proc.disk, proc.maker, 0, pc="drained"))._replace(drained=drained)

@@ -67,13 +67,17 @@ def chain_to(seal_id: int) -> tuple[int, ...]:
 
 
 class Disk(NamedTuple):
-    """A journal with its spool: payloads up to `freed` are gone, headers before `pruned` are gone."""
+    """A journal with its spool: payloads up to `freed` are gone, headers before `pruned` are gone.
+
+    marked: together, an epoch may be prepared and undecided. Only kept where a later version has other sinks.
+    """
 
     journal: int
     place: int
     log: tuple[Record, ...]
     freed: int
     pruned: int
+    marked: bool = False
 
 
 class Lane(NamedTuple):
@@ -173,7 +177,9 @@ class Scenario(NamedTuple):
     """The bounds of one search.
 
     routes: for each way the computation may turn out, by event, a bit set of the sinks that get rows. cut: most events
-    in an epoch. guarantees: by sink. late: bit set of sinks added by a later version. zombies: older processes go on.
+    in an epoch. guarantees: by sink. versions: of the flow, each a bit set of its sinks; it may change with every
+    start, also back; none: all sinks, always. A sink that gets another target is one that leaves and one that joins.
+    zombies: older processes go on.
     frees: payloads may be freed. locks: together, a prepare holds the token until the decision. fences: once a
     sink was opened, no request made before takes effect there.
     """
@@ -185,7 +191,7 @@ class Scenario(NamedTuple):
     budget: Budget
     cut: int = 1
     together: bool = False
-    late: int = 0
+    versions: tuple[int, ...] = ()
     zombies: bool = True
     frees: bool = True
     locks: bool = True
@@ -196,6 +202,11 @@ class Scenario(NamedTuple):
         """How many events the input has."""
         return len(self.routes[0])
 
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """The bit sets of sinks that a process may start with, the first version's first."""
+        return self.versions or ((1 << len(self.guarantees)) - 1,)
+
 
 class Setting(NamedTuple):
     """A scenario under some safeguards."""
@@ -205,12 +216,14 @@ class Setting(NamedTuple):
 
 
 class View(NamedTuple):
-    """What a log says. joins: by sink, epochs sealed before it joined, -1 never. pending: attempts without outcome."""
+    """What a log says. joins: by sink, epochs sealed before it last joined, -1 never. bases: the token that
+    it had then, should it have moved it to the end before it left. pending: attempts without outcome."""
 
     chain: tuple[int, ...]
     broken: str
     settled: int
     joins: tuple[int, ...]
+    bases: tuple[int, ...]
     pending: tuple[tuple[int, int] | None, ...]
     done: tuple[int, ...]
     lost: tuple[int, ...]
@@ -233,13 +246,17 @@ def read_log(log: tuple[Record, ...], journal: int) -> View:
     joins, done, lost = [-1] * _MOST_SINKS, [0] * _MOST_SINKS, [0] * _MOST_SINKS
     pending: list[tuple[int, int] | None] = [None] * _MOST_SINKS
     starts: list[tuple[int, int]] = []
+    members, bases = 0, [0] * _MOST_SINKS
     for number, record in enumerate(log, 1):
         kind = record[0]
         if kind == "start":
             starts.append((number, record[2]))
             for sink in range(_MOST_SINKS):
-                if record[1] >> sink & 1 and joins[sink] < 0:
+                if record[1] & ~members >> sink & 1:
                     joins[sink] = len(chain)
+                elif members & ~record[1] >> sink & 1 and len(chain) > joins[sink]:
+                    bases[sink] = chain[-1]
+            members = record[1]
         elif kind == "seal":
             broken = _misfit(record[1], chain, journal)
             if broken:
@@ -257,7 +274,8 @@ def read_log(log: tuple[Record, ...], journal: int) -> View:
             broken = "a record speaks of an epoch that is not sealed"
             break
     return View(
-        tuple(chain), broken, settled, tuple(joins), tuple(pending), tuple(done), tuple(lost), tuple(starts)
+        tuple(chain), broken, settled, tuple(joins), tuple(bases), tuple(pending), tuple(done), tuple(lost),
+        tuple(starts),
     )  # fmt: skip
 
 

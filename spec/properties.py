@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from itertools import pairwise
 
-from spec.journal import Label, excuse
-from spec.model import Budget, Lane, Proc, Setting, SinkState, View, World, chain_to, read_log, seal_of
+from spec.journal import LEFT_UNDECIDED, LEFT_UNDRAINED, Label, excuse
+from spec.model import Budget, Disk, Lane, Proc, Setting, SinkState, View, World, chain_to, read_log, seal_of
 from spec.world import own_moves
 
 __all__ = ["Recovery", "violation"]
@@ -125,13 +125,19 @@ class Recovery:
         return found
 
     def _recover(self, world: World) -> str:
+        """With the version of the last start; or, where a sink may not leave yet, with a former one that has it."""
+        started = [record[1] for record in world.disks[0].log if record[0] == "start"]
+        choices = self._setting.scenario.choices
+        alone = world
+        for members in dict.fromkeys([*started[:-2:-1], *choices]):
+            alone = self._run_calmly(world, members)
+            if alone.procs[0].why not in (LEFT_UNDECIDED, LEFT_UNDRAINED):
+                break
+        return self._judge(world, alone)
+
+    def _run_calmly(self, world: World, members: int) -> World:
         setting = self._setting
-        joined = 0
-        for record in world.disks[0].log:
-            joined |= record[1] if record[0] == "start" else 0
-        count = len(setting.scenario.guarantees)
-        members = joined or (1 << count) - 1 & ~setting.scenario.late
-        proc = Proc(0, _CALM, members, lanes=(Lane("closed", 0, 0, 0),) * count)
+        proc = Proc(0, _CALM, members, lanes=(Lane("closed", 0, 0, 0),) * len(setting.scenario.guarantees))
         alone = world._replace(disks=world.disks[:1], procs=(proc,), net=(), budget=Budget(), drained=())
         self.path = []
         for _ in range(_MOST_STEPS):
@@ -142,7 +148,7 @@ class Recovery:
                 break
             self.path.append(step[0])
             alone = step[1]
-        return self._judge(world, alone)
+        return alone
 
     def _judge(self, world: World, alone: World) -> str:
         proc = alone.procs[0]
@@ -173,4 +179,17 @@ class Recovery:
         if is_forked(self._setting, world):
             return True
         was_restored = self._setting.scenario.budget.sink_restores != world.budget.sink_restores
+        if why == "headers gone" and _has_returned(world.disks[0]):  # it left before its token had reached the end
+            return True
         return was_restored and why in ("rows gone", "headers gone")
+
+
+def _has_returned(disk: Disk) -> bool:
+    """Whether a sink has left the flow and come back."""
+    seen = members = 0
+    for record in disk.log:
+        if record[0] == "start":
+            if record[1] & ~members & seen:
+                return True
+            seen, members = seen | record[1], record[1]
+    return False

@@ -32,6 +32,7 @@ class Safeguards:
     token_only_commits: bool = True  # empty tails leave the token where it is
     headers_to_oldest_token: bool = True  # headers are forgotten as soon as they are settled
     join_recorded: bool = True  # a sink without token starts at epoch 1
+    leaves_when_drained: bool = True  # a sink leaves the flow, or gets another target, while epochs wait for it
     outcome_recorded: bool = True  # at-least-once: progress is kept in memory only
     attempt_before_try: bool = True  # at-most-once: the attempt is not recorded
     one_try: bool = True  # at-most-once: an unknown outcome is tried again
@@ -45,6 +46,8 @@ class Safeguards:
     abort_unsealed_only: bool = True  # together: handles of dead incarnations are aborted although sealed
     location_before_abort: bool = True  # together: a copied journal aborts handles
     moves_remembered: bool = True  # together: only the last start record's location is compared, not all of them
+    leaves_when_decided: bool = True  # together: a sink leaves while something may be prepared in it
+    late_prepare_expected: bool = True  # together: without an answer, what is not listed is taken for never prepared
     token_in_handle: bool = True  # together: the handle holds the rows only; the token follows
 
 
@@ -91,6 +94,7 @@ MUTANTS: dict[str, Mutant] = {
     "token_only_commits": Mutant("copy-journal-empty"),
     "headers_to_oldest_token": Mutant("empty"),
     "join_recorded": Mutant("sink-added"),
+    "leaves_when_drained": Mutant("sink-moved"),
     "outcome_recorded": Mutant("least"),
     "attempt_before_try": Mutant("most"),
     "one_try": Mutant("most"),
@@ -104,6 +108,8 @@ MUTANTS: dict[str, Mutant] = {
     "abort_unsealed_only": Mutant("together"),
     "location_before_abort": Mutant("together-copy"),
     "moves_remembered": Mutant("together-copy", is_deep=True),
+    "leaves_when_decided": Mutant("together-moved"),
+    "late_prepare_expected": Mutant("together-moved"),
     "token_in_handle": Mutant("together"),
 }  # fmt: skip
 """One for every safeguard; a test searches each."""

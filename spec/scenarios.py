@@ -10,6 +10,7 @@ __all__ = ["SCENARIOS", "recordable", "scenario"]
 
 _ONE = ("exactly",)
 _TWO = ("exactly", "exactly")
+_THREE = ("exactly", "exactly", "exactly")
 
 _LIST = (
     Scenario("crash", "two sinks at their own paces, killed at every step, answers lost and late",
@@ -21,7 +22,9 @@ _LIST = (
     Scenario("failed-seal", "an append fails, durable or not", ((3, 3),), _TWO, Budget(starts=1, failed_seals=1),
              zombies=False),
     Scenario("sink-added", "a later version has one more sink",
-             ((3, 3),), _TWO, Budget(starts=2), late=2, zombies=False),
+             ((3, 3),), _TWO, Budget(starts=2), versions=(1, 3), zombies=False),
+    Scenario("sink-moved", "a later version has another target for a sink: one sink leaves, one joins",
+             ((7, 5),), _THREE, Budget(starts=1), versions=(3, 5), zombies=False),
     Scenario("restore-journal", "the journal goes back to any older state, the old process dead or alive",
              ((1, 1),), _ONE, Budget(starts=1, journal_restores=1), frees=False),
     Scenario("restore-journal-two", "the same with two sinks and results that differ",
@@ -51,6 +54,9 @@ _LIST = (
              ((3,),), _TWO, Budget(starts=1, copies=1), together=True, frees=False),
     Scenario("together-fresh", "two-phase commit, a second journal is begun for the same flow and sinks",
              ((3,),), _TWO, Budget(starts=1, fresh=1), together=True, frees=False),
+    Scenario("together-moved", "two-phase commit, a later version has another target for a sink",
+             ((7,),), _THREE, Budget(starts=2, delays=1), versions=(3, 5), together=True, zombies=False, frees=False,
+             fences=True),
 )  # fmt: skip
 
 SCENARIOS = {item.name: item for item in _LIST}
@@ -66,6 +72,7 @@ _LARGER: dict[str, dict[str, Any]] = {
         "routes": ((1, 1),),
     },
     "sink-added": {"budget": Budget(starts=2, delays=1)},
+    "sink-moved": {"budget": Budget(starts=2, delays=1)},
     "restore-journal": {"budget": Budget(starts=2, journal_restores=1), "frees": True},
     "restore-journal-two": {"budget": Budget(starts=2, journal_restores=1)},
     "copy-journal": {"budget": Budget(starts=2, copies=1)},
@@ -81,6 +88,7 @@ _LARGER: dict[str, dict[str, Any]] = {
     "together-restore": {"budget": Budget(starts=2, journal_restores=1, delays=1), "fences": True},
     "together-copy": {"budget": Budget(starts=2, copies=1)},
     "together-fresh": {"budget": Budget(starts=2, fresh=1)},
+    "together-moved": {"budget": Budget(starts=2, delays=1, failed_prepares=1)},
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from spec.delivery import commit, housekeeping, open_sink, put_lane, put_sink
 from spec.journal import (
     Move,
+    mark,
     members_of,
     put_proc,
     seal_choices,
@@ -17,6 +18,9 @@ from spec.journal import (
 from spec.model import Handle, Lane, Request, Setting, SinkState, View, World, epoch_of, seal_of
 
 __all__ = ["abort_orphans", "commit_handle", "commit_moves", "prepare", "take_handle", "take_prepare", "together_moves"]
+
+
+_UNKNOWN = "prepare unknown"
 
 
 def together_moves(setting: Setting, world: World, p: int) -> Iterator[Move]:
@@ -74,6 +78,7 @@ def _next_epoch(view: View, sink: int, cursor: int) -> int:
 def _decide(setting: Setting, world: World, p: int) -> Iterator[Move]:
     proc = world.procs[p]
     seal, safe = seal_of(proc.hand), setting.safe
+    world = mark(setting, world, p, is_undecided=True)
     waiting = [sink for sink in members_of(setting, proc) if (seal.rows & ~proc.ready) >> sink & 1]
     for sink in waiting:
         yield from _prepare_moves(setting, world, p, sink)
@@ -97,7 +102,7 @@ def _prepare_moves(setting: Setting, world: World, p: int, sink: int) -> Iterato
             net=tuple(sorted((*world.net, request), key=repr)),
             budget=world.budget._replace(delays=world.budget.delays - 1),
         )
-        yield ("prepare unknown", p, sink), put_proc(late, p, world.procs[p]._replace(pc="abort"))
+        yield ("prepare unknown", p, sink), put_proc(late, p, world.procs[p]._replace(pc="abort", why=_UNKNOWN))
 
 
 def _own_handle(world: World, p: int, sink: int) -> Handle:
@@ -134,6 +139,8 @@ def _abort_own(setting: Setting, world: World, p: int) -> Iterator[Move]:
             kept = tuple(h for h in state.handles if h not in mine)
             yield ("abort", p, sink), put_sink(world, sink, state._replace(handles=kept))
     if not held:
+        is_unknown = proc.why == _UNKNOWN and setting.safe.late_prepare_expected
+        world = mark(setting, world, p, is_undecided=is_unknown)
         yield ("stop", p), stop_fatally(world, p, "prepare failed")
 
 

@@ -36,7 +36,7 @@ def first_world(setting: Setting) -> World:
         drained=(),
         allowed=(0,) * count,
     )
-    return start_process(setting, world, 0, (1 << count) - 1 & ~scenario.late)
+    return start_process(setting, world, 0, scenario.choices[0])
 
 
 def start_process(setting: Setting, world: World, disk: int, members: int) -> World:
@@ -100,12 +100,8 @@ def _spend(world: World, **left: int) -> World:
 def _starts(setting: Setting, world: World) -> Iterator[Move]:
     if not world.budget.starts:
         return
-    everyone = (1 << len(setting.scenario.guarantees)) - 1
-    for number, disk in enumerate(world.disks):
-        joined = 0
-        for record in disk.log:
-            joined |= record[1] if record[0] == "start" else 0
-        for members in {joined | everyone & ~setting.scenario.late, everyone}:
+    for number in range(len(world.disks)):
+        for members in setting.scenario.choices:
             after = start_process(setting, _spend(world, starts=world.budget.starts - 1), number, members)
             yield ("restart", len(world.procs), number, members), after
 

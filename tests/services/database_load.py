@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import onefold as of
+from tests.services.under_load import kill, running
 
 PAUSE_SECONDS = 0.7
 BATCH = 200
@@ -27,15 +28,10 @@ def kill_under_load(server: Any, database: Any, folder: Path, kills: int, *, com
     counted.upsert(database.table("counts", create=True), key="third", name="counts")
     feeding.start()
     try:
-        with flow.start(state=folder / "state") as run:
-            for _ in range(kills):
-                stopping.wait(PAUSE_SECONDS)
-                server.kill()
-                stopping.wait(PAUSE_SECONDS / 2)
-                server.start()
+        with running(flow, folder / "state"):
+            kill([server] * kills, up_seconds=PAUSE_SECONDS, down_seconds=PAUSE_SECONDS / 2)
             stopping.set()
             feeding.join()
-            assert run.is_running
     finally:
         stopping.set()
     flow.run(until="drained", state=folder / "state")

@@ -15,6 +15,7 @@ import onefold as of
 from services.jars import ServiceMissing
 from services.kafka import Broker
 from tests.services import kafka_topics as topics
+from tests.services.under_load import kill, running
 
 pytestmark = pytest.mark.crash
 
@@ -38,7 +39,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
 def test_a_broker_that_is_killed_again_and_again_loses_and_doubles_nothing(
     broker: Broker, tmp_path: Path, schedules: Callable[[int], int]
 ) -> None:
-    kills = schedules(10)
+    kills = schedules(3)
     topics.make({"in": 2, "out": 2})
     stopping = threading.Event()
     sent: list[int] = []
@@ -49,15 +50,10 @@ def test_a_broker_that_is_killed_again_and_again_loses_and_doubles_nothing(
     events.dedup("id", within=None).append(connection.topic("out"), key="id", name="out")
     feeding.start()
     try:
-        with flow.start(state=tmp_path) as run:
-            for _ in range(kills):
-                stopping.wait(PAUSE_SECONDS)
-                broker.kill()
-                stopping.wait(PAUSE_SECONDS / 2)
-                broker.start()
+        with running(flow, tmp_path):
+            kill([broker] * kills, up_seconds=PAUSE_SECONDS, down_seconds=PAUSE_SECONDS / 2)
             stopping.set()
             feeding.join()
-            assert run.is_running
     finally:
         stopping.set()
     flow.run(until="drained", state=tmp_path)

@@ -22,6 +22,7 @@ from tests.crash.oracle import Count
 from tests.services import kafka_topics as topics
 from tests.services import outbox_flows, outbox_tables
 from tests.services import postgres_flows as flows
+from tests.services.under_load import kill, running
 
 pytestmark = pytest.mark.crash
 
@@ -109,16 +110,11 @@ def test_broker_and_database_killed_under_load_each_row_is_one_message(
     rows.append(of.kafka(own_broker.address).topic("out"), key="n", name="out")
     writing.start()
     try:
-        with flow.start(state=tmp_path / "state") as run:
-            for server in (own_broker, own_server):
-                stopping.wait(2.0)
-                server.kill()
-                stopping.wait(0.5)
-                server.start()
+        with running(flow, tmp_path / "state"):
+            kill([own_broker, own_server], up_seconds=2.0, down_seconds=0.5)
             stopping.wait(2.0)
             stopping.set()
             writing.join()
-            assert run.is_running
     finally:
         stopping.set()
     flow.run(until="drained", state=tmp_path / "state")

@@ -26,6 +26,7 @@ from services.postgres import _STATUS_LINE, Postgres, _lines
 from tests.crash import oracle
 from tests.services import outbox_controls as controls
 from tests.services import outbox_tables as tables
+from tests.services.under_load import kill, running
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
 
@@ -125,19 +126,14 @@ def test_a_server_that_is_killed_again_and_again_loses_and_doubles_nothing(
         writer.start()
     flow = flow_of(own_server, tmp_path)
     try:
-        with flow.start(state=tmp_path / "state") as run:
-            for _ in range(schedules(10)):
-                stopping.wait(0.8)
-                own_server.kill()
-                stopping.wait(0.3)
-                own_server.start()
+        with running(flow, tmp_path / "state"):
+            kill([own_server] * schedules(10), up_seconds=0.8, down_seconds=0.3)
             stopping.set()
             for writer in writers:
                 writer.join()
             with psycopg.connect(own_server.url) as sql:
                 wanted = tables.numbers(sql.execute("SELECT id FROM outbox ORDER BY id").fetchall())
             assert until(lambda: len(copied(tmp_path)) >= len(wanted))
-            assert run.is_running
     finally:
         stopping.set()
     assert copied(tmp_path) == wanted

@@ -13,7 +13,7 @@ import pytest
 from onefold.connectors.memory.sink import MemorySink
 from onefold.engines.embedded.inline import InlineRun
 from onefold.engines.embedded.runner import run
-from onefold.errors import OnefoldError, SinkChanged, SinkForked, SinkUnavailable, StateUnknown
+from onefold.errors import OnefoldError, OutcomeUnknown, SinkChanged, SinkForked, SinkUnavailable, StateUnknown
 from onefold.types import EpochHead, Receipt, SealId
 from tests.unit.engine_bench import Bench, bench_of, with_sinks
 
@@ -100,6 +100,23 @@ def test_a_sink_may_not_leave_while_something_may_be_prepared_in_it(bench: Bench
     bench.run(bench.flow("a", "b", commit="together"))
     bench.feed(1)
     run_into(bench, Dies, KeyboardInterrupt)
+    with pytest.raises(SinkChanged, match="may have been prepared"):
+        bench.run(bench.flow("a", commit="together"))
+    bench.run(bench.flow("a", "b", commit="together"))
+    bench.run(bench.flow("a", commit="together"))
+
+
+def test_a_sink_may_not_leave_whose_prepare_had_no_answer(bench: Bench) -> None:
+    """The model found it: it may land after it was looked for, in a sink that nobody lists any more."""
+
+    class IsSilent(MemorySink):
+        def prepare(self, epoch: EpochHead, batches: Iterable[pa.RecordBatch]) -> Receipt:
+            raise OutcomeUnknown(sink="b")
+
+    bench.feed(2)
+    bench.run(bench.flow("a", "b", commit="together"))
+    bench.feed(1)
+    run_into(bench, IsSilent, OutcomeUnknown)
     with pytest.raises(SinkChanged, match="may have been prepared"):
         bench.run(bench.flow("a", commit="together"))
     bench.run(bench.flow("a", "b", commit="together"))

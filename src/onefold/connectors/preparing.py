@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from onefold.clock import SystemClock
 from onefold.connectors.spooling import SpooledSink, refuse_token, same_token
-from onefold.errors import OutcomeUnknown, SinkUnavailable, check
+from onefold.errors import OutcomeUnknown, SinkError, SinkUnavailable, check
 from onefold.protocols import CheckResult, Clock
 from onefold.types import Binding, Handle, Receipt, Token, TokenMove
 
@@ -72,23 +72,35 @@ class PreparingSink(SpooledSink, abc.ABC):
         """Prepare, and wait for a server that is away. begin_again: what comes before it in a new session.
 
         Both may raise SinkUnavailable or OutcomeUnknown, which another try may mend. Raises what else they raise, and
-        SinkUnavailable after PREPARE_SECONDS.
+        after PREPARE_SECONDS SinkUnavailable; OutcomeUnknown when it may be prepared still, or come to be.
         """
-        began, pause = self._clock.monotonic(), threading.Event()
+        began, pause, is_in_doubt = self._clock.monotonic(), threading.Event(), False
         while True:
             try:
                 if self._is_cut_off:
                     begin_again()
+                    is_in_doubt = False
                 prepare()
             except (SinkUnavailable, OutcomeUnknown) as error:
+                is_in_doubt |= isinstance(error, OutcomeUnknown)
                 self._hang_up()
                 if self._clock.monotonic() - began > PREPARE_SECONDS:
-                    raise SinkUnavailable(
-                        f"{self._shown_as} took too long.", found=error.found, sink=self.binding.sink
-                    ) from error
+                    raise self._gave_up(error, is_in_doubt=is_in_doubt) from error
                 pause.wait(RETRY_SECONDS)
             else:
                 return
+
+    def _gave_up(self, error: SinkError, *, is_in_doubt: bool) -> SinkError:
+        summary, sink = f"{self._shown_as} took too long.", self.binding.sink
+        if not is_in_doubt:
+            return SinkUnavailable(summary, found=error.found, sink=sink)
+        return OutcomeUnknown(
+            summary,
+            found=error.found,
+            sink=sink,
+            next_step="Run again when the server answers: what was prepared is found and forgotten. Until then the sink "
+            "stays in the flow.",
+        )
 
     def _begin_again(self, move: TokenMove, name: str) -> None:
         """After a lost session: nobody else has gone on, and what it prepared under this name is forgotten."""

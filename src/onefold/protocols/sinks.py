@@ -81,7 +81,8 @@ class Sink(Protocol):
         May block. If killed inside: nothing is visible. What was staged natively is named by journal, incarnation,
         epoch and seal, and listed by `handles` (TwoPhase): only the core can tell a leftover from rows that a seal
         still refers to, so `open` never removes staged rows; `abort` does, when asked.
-        Raises SinkUnavailable, RowsRefused, DiskError.
+        Raises SinkUnavailable, RowsRefused, DiskError; OutcomeUnknown when rows may be staged natively, or may come to
+        be: then the sink stays in the flow until a later run has looked.
         """
         ...
 

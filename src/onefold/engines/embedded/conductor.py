@@ -209,8 +209,11 @@ class Conductor:
             self.opened.journal.close()
 
     def _clear_mark(self) -> None:
-        """When every handle of dead instances is gone, and of ours those of the epoch that was given up, if one was."""
-        is_decided = self._draft is None or self._draft.has_failed
+        """When every handle of dead instances is gone, and of ours those of the epoch that was given up, if one was.
+
+        INV-12: not when a prepare had no answer; it may still land, in a sink that nobody asks any more.
+        """
+        is_decided = self._draft is None or (self._draft.has_failed and not self._draft.is_in_doubt)
         if is_decided and self.core.orphans_are_gone and not self._sinks.has_failed_to_abort:
             self._sealing.undecided.clear()
 

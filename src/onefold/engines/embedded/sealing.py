@@ -13,7 +13,7 @@ from onefold.engines.embedded.opening import OpenedFlow
 from onefold.engines.embedded.pipeline import DEAD_LETTERS, EpochResult, enter_output
 from onefold.engines.embedded.refusals import Refusals
 from onefold.engines.embedded.undecided import Undecided
-from onefold.errors import OnefoldError
+from onefold.errors import OnefoldError, OutcomeUnknown
 from onefold.protocols import Clock, JournalRecord
 from onefold.records import Seal, StateDelta
 from onefold.steps import AppendFailed, AppendSeal, Event, Prepare, Prepared, PrepareFailed, Sealed, Settled
@@ -40,6 +40,7 @@ class Draft:
     """The epoch between offer and seal.
 
     frozen: tables for a snapshot at exactly this epoch, if one is due. has_failed: a sink could not prepare it.
+    is_in_doubt: and did not answer.
     """
 
     result: EpochResult
@@ -48,6 +49,7 @@ class Draft:
     receipts: dict[str, tuple[Receipt, ...]] = field(default_factory=dict)
     deltas: tuple[StateDelta, ...] = ()
     has_failed: bool = False
+    is_in_doubt: bool = False
 
 
 class SealingLane:
@@ -98,6 +100,8 @@ class SealingLane:
             receipt = sink.prepare(head, rows.to_batches())
         except Exception as error:  # noqa: BLE001 - whatever it is, what others have prepared is to be forgotten
             draft.has_failed = True
+            # Without an answer it may still come to be prepared, after it was looked for: only a later run can tell.
+            draft.is_in_doubt = isinstance(error, OutcomeUnknown)
             self._note("prepare", sink=step.sink, epoch=step.epoch, result="failed")
             self._post(PrepareFailed(step.sink, error))
             return
