@@ -98,8 +98,8 @@ class PreparingSink(SpooledSink, abc.ABC):
             summary,
             found=error.found,
             sink=sink,
-            next_step="Run again when the server answers: what was prepared is found and forgotten. Until then the sink "
-            "stays in the flow.",
+            next_step="Run again when the server answers: what was prepared is found and forgotten. The sink stays in "
+            "the flow until then.",
         )
 
     def _begin_again(self, move: TokenMove, name: str) -> None:
