@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from onefold.testing.harness import ForkServer, Results, Schedule, Subject, run_schedules
+from onefold.testing.harness import Results, Subject
 from tests.crash import controls, flows, inputs, limits
 from tests.crash.subjects import AT_LEAST_ONCE, AT_MOST_ONCE, RUNNING, TOGETHER
+from tests.stage import Stage
 
 pytestmark = pytest.mark.crash
 
@@ -59,18 +59,8 @@ def seen(subject: Subject, results: Results, what: str) -> bool:
 
 
 @pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.__name__)
-def test_a_safeguard_that_is_taken_out_is_missed(
-    control: Callable[[], None], tmp_path: Path, server: ForkServer
-) -> None:
-    subject, schedules, what = CONTROLS[control]
-    played = [Schedule.parse(text) for text in schedules]
-    with_it = run_schedules(subject, played, tmp_path / "with", server)
-    assert not with_it.failures, with_it.text()
-    subject = replace(subject, arrange=(*subject.arrange, control))
-    tables = []
-    for attempt in range(ATTEMPTS):  # which of two processes is first is not in a schedule's hand
-        without_it = run_schedules(subject, played, tmp_path / f"without-{attempt}", server)
-        tables.append(without_it.text())
-        if seen(subject, without_it, what):
-            return
-    raise AssertionError("\n".join(tables))
+def test_a_safeguard_that_is_taken_out_is_missed(control: Callable[[], None], stage: Stage) -> None:
+    subject, texts, what = CONTROLS[control]
+    stage.miss_a_safeguard(
+        subject, control, texts, attempts=ATTEMPTS, is_seen=lambda results: seen(subject, results, what)
+    )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
-from onefold.testing.harness import Act, ForkServer, at_every_step, chosen, run_schedules, steps_of
+from onefold.testing.harness import Act
 from tests.crash.subjects import SUBJECTS
+from tests.stage import Stage
 
 pytestmark = pytest.mark.crash
 
@@ -24,11 +22,5 @@ SHARES: dict[tuple[str, Act], int] = {
 
 
 @pytest.mark.parametrize(("name", "act"), SHARES)
-def test_after_it_nothing_is_lost_or_duplicated(
-    name: str, act: Act, tmp_path: Path, server: ForkServer, schedules: Callable[[int], int], seed: int
-) -> None:
-    subject = SUBJECTS[name]
-    steps = chosen(steps_of(subject, tmp_path / "untouched", server), schedules(SHARES[name, act]), seed=seed)
-    results = run_schedules(subject, at_every_step(steps, act), tmp_path, server)
-    print(results.text())
-    assert not results.failures, results.text()
+def test_after_it_nothing_is_lost_or_duplicated(name: str, act: Act, stage: Stage) -> None:
+    stage.at_every_step(SUBJECTS[name], SHARES[name, act], act)

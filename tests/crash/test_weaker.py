@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from onefold.testing.harness import ForkServer, Schedule, at_every_step, chosen, play, run_schedules, steps_of
+from onefold.testing.harness import ForkServer, Schedule, play
 from tests.crash import oracle
 from tests.crash.oracle import Count
 from tests.crash.subjects import AT_LEAST_ONCE, AT_MOST_ONCE, WEAKER_SINKS
+from tests.stage import Stage
 
 pytestmark = pytest.mark.crash
 
@@ -33,26 +33,14 @@ def test_at_most_once_loses_what_was_attempted_and_not_tried(tmp_path: Path, ser
     assert 0 < result.judgement.lost == sum(result.ends[-1]["given_up"].values())
 
 
-def test_at_least_once_repeats_at_most_what_was_under_way_and_loses_nothing(
-    tmp_path: Path, server: ForkServer, schedules: Callable[[int], int], seed: int
-) -> None:
-    steps = chosen(steps_of(AT_LEAST_ONCE, tmp_path / "untouched", server), schedules(36), seed=seed)
-    results = run_schedules(AT_LEAST_ONCE, at_every_step(steps), tmp_path, server)
-    print(results.text())
-    assert not results.failures, results.text()
-    for result in results.results:
+def test_at_least_once_repeats_at_most_what_was_under_way_and_loses_nothing(stage: Stage) -> None:
+    for result in stage.at_every_step(AT_LEAST_ONCE, 36).results:
         assert isinstance(result.judgement, Count)
         assert max(result.judgement.sinks[sink][2] for sink in WEAKER_SINKS) <= 2, "one kill repeats a delivery once"
 
 
-def test_at_most_once_loses_at_most_what_it_says_and_repeats_nothing(
-    tmp_path: Path, server: ForkServer, schedules: Callable[[int], int], seed: int
-) -> None:
-    steps = chosen(steps_of(AT_MOST_ONCE, tmp_path / "untouched", server), schedules(36), seed=seed)
-    results = run_schedules(AT_MOST_ONCE, at_every_step(steps), tmp_path, server)
-    print(results.text())
-    assert not results.failures, results.text()
-    for result in results.results:
+def test_at_most_once_loses_at_most_what_it_says_and_repeats_nothing(stage: Stage) -> None:
+    for result in stage.at_every_step(AT_MOST_ONCE, 36).results:
         assert isinstance(result.judgement, Count)
         lost = sum(result.judgement.sinks[sink][0] for sink in WEAKER_SINKS)
         assert lost <= sum(result.ends[-1]["given_up"].values()), str(result.schedule)

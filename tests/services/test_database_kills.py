@@ -8,9 +8,8 @@ import pytest
 
 from onefold.testing.harness import Result, Schedule, play
 from tests.crash.oracle import Count as Counted
-from tests.services import database_kills as kills
-from tests.services.database_kills import ZOMBIES, Count, Stage
 from tests.services.database_systems import MYSQL, POSTGRES, System
+from tests.stage import ZOMBIES, Count, Stage
 
 pytestmark = [pytest.mark.crash, pytest.mark.parametrize("system", [POSTGRES, MYSQL], ids=str)]
 
@@ -21,22 +20,22 @@ def stage(system: System, request: pytest.FixtureRequest, tmp_path: Path, schedu
 
 
 def test_killed_at_any_durable_step_nothing_is_lost_or_duplicated(system: System, stage: Stage) -> None:
-    kills.kill_at_every_step(stage, system.flows.LEDGER, 30)
+    stage.at_every_step(system.flows.LEDGER, 30)
 
 
 def test_killed_again_inside_recovery_nothing_is_lost_or_duplicated(system: System, stage: Stage) -> None:
-    kills.kill_inside_recovery(stage, system.flows.LEDGER, 12)
+    stage.inside_recovery(system.flows.LEDGER, 12)
 
 
 def test_killed_at_random_moments_nothing_is_lost_or_duplicated(system: System, stage: Stage) -> None:
-    kills.kill_at_random_moments(stage, system.flows.LEDGER, 12)
+    stage.at_random_moments(system.flows.LEDGER, 12)
 
 
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("step", ["before {}.write", "before {}.commit", "after {}.commit"])
 def test_a_zombie_that_wakes_changes_nothing(step: str, count: int, system: System, stage: Stage) -> None:
     """Frozen with its transaction open, which its successor has to wait for or to outlive."""
-    kills.wake_a_zombie(stage, system.flows.LEDGER, step.format(system.steps), count)
+    stage.wake_a_zombie(system.flows.LEDGER, f"{step.format(system.steps)}#{count}")
 
 
 DELIVERED_NOT_RECORDED = Schedule.parse("kill before journal.outcome#1")
@@ -57,14 +56,14 @@ def test_the_promised_duplicate_and_the_promised_loss_show(system: System, stage
 
 def test_at_least_once_repeats_at_most_what_was_under_way_and_loses_nothing(system: System, stage: Stage) -> None:
     subject = system.flows.AT_LEAST_ONCE
-    for result in kills.kill_at_every_step(stage, subject, 12).results:
+    for result in stage.at_every_step(subject, 12).results:
         assert isinstance(result.judgement, Counted)
         assert result.judgement.sinks["topic"][2] <= 2, "one kill repeats a delivery once"
 
 
 def test_at_most_once_loses_at_most_what_it_says_and_repeats_nothing(system: System, stage: Stage) -> None:
     subject = system.flows.AT_MOST_ONCE
-    for result in kills.kill_at_every_step(stage, subject, 12).results:
+    for result in stage.at_every_step(subject, 12).results:
         assert isinstance(result.judgement, Counted)
         assert result.judgement.sinks["topic"][0] <= given_up(result), str(result.schedule)
 
@@ -76,11 +75,11 @@ def given_up(result: Result) -> int:
 
 def test_a_token_that_is_moved_after_the_rows_is_missed(system: System, stage: Stage) -> None:
     texts = [f"kill after {system.steps}.commit#{count}" for count in range(1, 8)]
-    kills.miss_a_safeguard(stage, system.flows.LEDGER, system.controls.token_moved_afterwards, texts)
+    stage.miss_a_safeguard(system.flows.LEDGER, system.controls.token_moved_afterwards, texts)
 
 
 def test_a_token_that_is_not_compared_is_missed(system: System, stage: Stage) -> None:
     controls = system.controls
-    kills.miss_a_safeguard(
-        stage, system.flows.LEDGER, controls.token_not_compared, ZOMBIES, controls.sessions_left_alone
+    stage.miss_a_safeguard(
+        system.flows.LEDGER, controls.token_not_compared, ZOMBIES, other=controls.sessions_left_alone
     )

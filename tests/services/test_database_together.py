@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from onefold.testing.harness import Schedule, at_every_step, chosen, play
+from onefold.testing.harness import Schedule, play
 from tests.crash import oracle
-from tests.services import database_kills as kills
 from tests.services import postgres_flows
-from tests.services.database_kills import Count, Stage
 from tests.services.database_systems import BOTH, MYSQL, POSTGRES, System
+from tests.stage import Count, Stage
 
 pytestmark = pytest.mark.crash
 
@@ -31,12 +30,12 @@ def stage(system: System, request: pytest.FixtureRequest, tmp_path: Path, schedu
 def test_killed_at_any_durable_step_all_sinks_show_an_epoch_or_none(system: System, stage: Stage) -> None:
     steps = stage.steps(system.together)
     assert {f"before {system.steps}.prepare", f"after {system.steps}.prepare"} <= {s.partition("#")[0] for s in steps}
-    stage.play(system.together, at_every_step(chosen(steps, stage.schedules(40), seed=stage.seed)))
+    stage.at_every_step(system.together, 40, steps=steps)
 
 
 @one_server
 def test_killed_again_inside_recovery_all_sinks_show_an_epoch_or_none(system: System, stage: Stage) -> None:
-    kills.kill_inside_recovery(stage, system.together, 15)
+    stage.inside_recovery(system.together, 15)
 
 
 DECIDING = (
@@ -56,7 +55,7 @@ def test_killed_while_it_decides_what_was_left_all_sinks_show_an_epoch_or_none(s
 
 @one_server
 def test_killed_at_random_moments_all_sinks_show_an_epoch_or_none(system: System, stage: Stage) -> None:
-    kills.kill_at_random_moments(stage, system.together, 10)
+    stage.at_random_moments(system.together, 10)
 
 
 STEPS = ["before {}.write", "before {}.prepare", "after {}.prepare", "before journal.seal"]
@@ -70,7 +69,7 @@ STEPS = ["before {}.write", "before {}.prepare", "after {}.prepare", "before jou
 @pytest.mark.parametrize("step", [*STEPS, "before {}.commit", "after {}.commit"])
 def test_a_zombie_that_wakes_decides_nothing(step: str, system: System, count: int, stage: Stage) -> None:
     """Frozen with transactions open or prepared, which its successor finds, and aborts or commits by the journal."""
-    kills.wake_a_zombie(stage, system.together, step.format(system.steps), count)
+    stage.wake_a_zombie(system.together, f"{step.format(system.steps)}#{count}")
 
 
 @one_server
@@ -119,4 +118,4 @@ def _read_draws(system: System, folder: Path, seen: dict[str, set[str]], ended: 
 )
 def test_a_safeguard_taken_out_is_missed(safeguard: str, step: str, system: System, stage: Stage) -> None:
     texts = [f"kill after {system.steps}.{step}#{count}" for count in (1, 4)]
-    kills.miss_a_safeguard(stage, system.together, getattr(system.controls, safeguard), texts)
+    stage.miss_a_safeguard(system.together, getattr(system.controls, safeguard), texts)

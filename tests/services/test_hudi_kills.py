@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from onefold.testing import harness_stage
-from onefold.testing.harness import ForkServer
-from tests.services import database_kills as kills
+from onefold.testing.harness import ForkServer, Schedule
 from tests.services import hudi_controls as controls
 from tests.services import hudi_flows as flows
-from tests.services.database_kills import Count, Stage
+from tests.stage import Count, Stage
 
 pytestmark = [pytest.mark.crash, pytest.mark.heavy]
 
@@ -34,41 +33,40 @@ def stage(
 
 
 def test_killed_at_any_durable_step_nothing_is_lost_or_duplicated(stage: Stage) -> None:
-    kills.kill_at_every_step(stage, flows.LEDGERS, 8)
+    stage.at_every_step(flows.LEDGERS, 8)
 
 
 def test_killed_again_inside_recovery_nothing_is_lost_or_duplicated(stage: Stage) -> None:
-    kills.kill_inside_recovery(stage, flows.LEDGERS, 3)
+    stage.inside_recovery(flows.LEDGERS, 3)
 
 
 def test_killed_at_random_moments_nothing_is_lost_or_duplicated(stage: Stage) -> None:
-    kills.kill_at_random_moments(stage, flows.LEDGERS, 3)
+    stage.at_random_moments(flows.LEDGERS, 3)
 
 
 @pytest.mark.parametrize("text", ZOMBIES)
 def test_a_zombie_that_wakes_changes_nothing(text: str, stage: Stage) -> None:
-    step, _, count = text.removeprefix("freeze ").partition("#")
-    kills.wake_a_zombie(stage, flows.LEDGERS, step, int(count))
+    stage.wake_a_zombie(flows.LEDGERS, text.removeprefix("freeze "))
 
 
 @pytest.mark.parametrize("text", ["kill before hudi.commit#1", "kill at 3.2s"])
 def test_killed_with_the_java_process_nothing_is_lost_or_duplicated(text: str, stage: Stage) -> None:
     alone = replace(flows.PLAIN, arrange=(controls.own_machine,))
-    stage.play(alone, [kills.Schedule.parse(text)])
+    stage.play(alone, [Schedule.parse(text)])
 
 
 @pytest.mark.parametrize("guarantee", ["AT_LEAST_ONCE", "AT_MOST_ONCE"])
 def test_the_weaker_guarantees_show_their_promise_and_no_other(guarantee: str, stage: Stage) -> None:
-    kills.kill_at_every_step(stage, getattr(flows, guarantee), 2)
+    stage.at_every_step(getattr(flows, guarantee), 2)
 
 
 def test_a_token_that_is_moved_after_the_rows_is_missed(stage: Stage) -> None:
-    kills.miss_a_safeguard(stage, flows.PLAIN, controls.token_moved_afterwards, ["kill after hudi.commit#1"])
+    stage.miss_a_safeguard(flows.PLAIN, controls.token_moved_afterwards, ["kill after hudi.commit#1"])
 
 
 def test_a_token_that_is_not_compared_is_missed(stage: Stage) -> None:
-    kills.miss_a_safeguard(stage, flows.PLAIN, controls.token_not_compared, ["freeze before hudi.write#2"])
+    stage.miss_a_safeguard(flows.PLAIN, controls.token_not_compared, ["freeze before hudi.write#2"])
 
 
 def test_a_token_that_is_compared_before_the_rows_are_written_alone_is_missed(stage: Stage) -> None:
-    kills.miss_a_safeguard(stage, flows.PLAIN, controls.token_not_compared_at_the_end, ["freeze before hudi.commit#1"])
+    stage.miss_a_safeguard(flows.PLAIN, controls.token_not_compared_at_the_end, ["freeze before hudi.commit#1"])

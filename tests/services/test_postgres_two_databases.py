@@ -12,13 +12,13 @@ import psycopg
 import pytest
 
 import onefold as of
-from onefold.testing.harness import ForkServer, Subject, at_every_step, chosen
+from onefold.testing.harness import ForkServer, Subject
 from tests.crash import inputs
 from tests.crash.oracle import Count
 from tests.services import database_flows as common
 from tests.services import postgres_flows as flows
-from tests.services.database_kills import Count as Schedules
-from tests.services.database_kills import Stage
+from tests.stage import Count as Schedules
+from tests.stage import Stage
 
 pytestmark = pytest.mark.crash
 
@@ -73,4 +73,4 @@ def test_killed_at_any_durable_step_both_databases_show_an_epoch_or_neither(
     stage = Stage(tmp_path, other_server, schedules, seed)
     steps = stage.steps(TOGETHER)
     assert sum(step.startswith("before postgres.prepare") for step in steps) >= 4, "two transactions an epoch"
-    stage.play(TOGETHER, at_every_step(chosen(steps, schedules(10), seed=seed)))
+    stage.at_every_step(TOGETHER, 10, steps=steps)

@@ -5,15 +5,12 @@ What is there is read by pyiceberg and by DuckDB. Safeguards that are taken out 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from onefold.testing.harness import ForkServer
+from onefold.testing.harness import Schedule
 from tests.crash import iceberg_controls as controls
 from tests.crash import iceberg_flows as flows
-from tests.services import database_kills as kills
-from tests.services.database_kills import ZOMBIES, Count, Stage
+from tests.stage import ZOMBIES, Stage
 
 pytestmark = pytest.mark.crash
 
@@ -30,46 +27,38 @@ ASLEEP_STAGED = ["before iceberg.stage#1", "after iceberg.stage-sync#2", "before
 ASLEEP_OPENING = ["before iceberg.create#1", "before iceberg.commit#1", "after iceberg.metadata#2"]
 
 
-@pytest.fixture
-def stage(tmp_path: Path, server: ForkServer, schedules: Count, seed: int) -> Stage:
-    return Stage(tmp_path, server, schedules, seed)
-
-
 @pytest.mark.parametrize("name", EVERY_STEP)
 def test_killed_at_any_durable_step_nothing_is_lost_or_duplicated(name: str, stage: Stage) -> None:
-    kills.kill_at_every_step(stage, getattr(flows, name), EVERY_STEP[name])
+    stage.at_every_step(getattr(flows, name), EVERY_STEP[name])
 
 
 @pytest.mark.parametrize("name", AGAIN)
 def test_killed_again_inside_recovery_nothing_is_lost_or_duplicated(name: str, stage: Stage) -> None:
-    kills.kill_inside_recovery(stage, getattr(flows, name), AGAIN[name])
+    stage.inside_recovery(getattr(flows, name), AGAIN[name])
 
 
 def test_killed_at_random_moments_nothing_is_lost_or_duplicated(stage: Stage) -> None:
-    kills.kill_at_random_moments(stage, flows.LEDGER, 8)
+    stage.at_random_moments(flows.LEDGER, 8)
 
 
 @pytest.mark.parametrize("step", ASLEEP)
 def test_a_zombie_that_wakes_between_check_and_commit_changes_nothing(step: str, stage: Stage) -> None:
-    name, _, count = step.rpartition("#")
-    kills.wake_a_zombie(stage, flows.LEDGER, name, int(count))
+    stage.wake_a_zombie(flows.LEDGER, step)
 
 
 @pytest.mark.parametrize("step", ["before iceberg.rows#1", "before iceberg.commit#3", "after iceberg.metadata#4"])
 def test_a_zombie_that_upserts_changes_nothing(step: str, stage: Stage) -> None:
-    name, _, count = step.rpartition("#")
-    kills.wake_a_zombie(stage, flows.TOTALS, name, int(count))
+    stage.wake_a_zombie(flows.TOTALS, step)
 
 
 @pytest.mark.parametrize("step", [*ASLEEP_STAGED, *ASLEEP_OPENING])
 def test_a_zombie_that_stages_or_opens_changes_nothing(step: str, stage: Stage) -> None:
-    name, _, count = step.rpartition("#")
-    kills.wake_a_zombie(stage, flows.STAGED, name, int(count))
+    stage.wake_a_zombie(flows.STAGED, step)
 
 
 @pytest.mark.parametrize("step", ["after journal.seal#1", "before iceberg.commit#2", "after iceberg.metadata#3"])
 def test_a_zombie_of_a_copied_journal_changes_nothing(step: str, stage: Stage) -> None:
-    stage.play(flows.LEDGER, [kills.Schedule.parse(f"fork {step}")])
+    stage.play(flows.LEDGER, [Schedule.parse(f"fork {step}")])
 
 
 FULL = ["full before iceberg.stage#1", "full before iceberg.metadata#3", "fail before iceberg.manifest#2"]
@@ -77,16 +66,16 @@ FULL = ["full before iceberg.stage#1", "full before iceberg.metadata#3", "fail b
 
 @pytest.mark.parametrize("text", FULL)
 def test_a_disk_that_fails_while_rows_are_staged_or_committed_loses_nothing(text: str, stage: Stage) -> None:
-    stage.play(flows.STAGED, [kills.Schedule.parse(text)])
+    stage.play(flows.STAGED, [Schedule.parse(text)])
 
 
 def test_a_table_that_is_read_and_another_that_is_written_lose_nothing(stage: Stage) -> None:
-    kills.kill_at_every_step(stage, flows.ONWARD, 8)
+    stage.at_every_step(flows.ONWARD, 8)
 
 
 @pytest.mark.parametrize("guarantee", ["AT_LEAST_ONCE", "AT_MOST_ONCE"])
 def test_the_weaker_guarantees_show_their_promise_and_no_other(guarantee: str, stage: Stage) -> None:
-    kills.kill_at_every_step(stage, getattr(flows, guarantee), 8)
+    stage.at_every_step(getattr(flows, guarantee), 8)
 
 
 # -------------------------------------------------------------------------------------------------- negative controls
@@ -94,23 +83,23 @@ def test_the_weaker_guarantees_show_their_promise_and_no_other(guarantee: str, s
 
 def test_a_token_that_is_moved_after_the_rows_is_missed(stage: Stage) -> None:
     texts = [f"kill after iceberg.commit#{count}" for count in (2, 4)]
-    kills.miss_a_safeguard(stage, flows.LEDGER, controls.token_moved_afterwards, texts)
+    stage.miss_a_safeguard(flows.LEDGER, controls.token_moved_afterwards, texts)
 
 
 def test_a_token_that_moves_by_properties_alone_is_missed(stage: Stage) -> None:
     texts = [f"kill after iceberg.commit#{count}" for count in (2, 3)]
-    kills.miss_a_safeguard(stage, flows.LEDGER, controls.token_in_a_commit_without_rows, texts)
+    stage.miss_a_safeguard(flows.LEDGER, controls.token_in_a_commit_without_rows, texts)
 
 
 def test_a_token_that_is_not_compared_is_missed(stage: Stage) -> None:
-    kills.miss_a_safeguard(stage, flows.LEDGER, controls.token_not_compared, ZOMBIES)
+    stage.miss_a_safeguard(flows.LEDGER, controls.token_not_compared, ZOMBIES)
 
 
 def test_a_refused_commit_that_is_built_anew_is_missed(stage: Stage) -> None:
     texts = [f"freeze {step}" for step in ("before iceberg.manifest#2", "before iceberg.commit#2")]
-    kills.miss_a_safeguard(stage, flows.LEDGER, controls.built_anew_without_asking, texts)
+    stage.miss_a_safeguard(flows.LEDGER, controls.built_anew_without_asking, texts)
 
 
 def test_staged_files_that_nobody_lists_are_missed(stage: Stage) -> None:
     texts = ["kill after journal.seal#1", "kill before iceberg.commit#2"]
-    kills.miss_a_safeguard(stage, flows.STAGED, controls.staged_files_not_listed, texts)
+    stage.miss_a_safeguard(flows.STAGED, controls.staged_files_not_listed, texts)
