@@ -364,7 +364,7 @@ class RowsRefused(SinkError):
     code = "rows-refused"
     retry_is_safe = False
     next_default = (
-        "Keep such rows out with where(…), or let the target take them; PostgreSQL can make dead letters of them: "
+        "Keep such rows out with where(…), or let the target take them; databases can make dead letters of them: "
         'commit="together", refused="dead-letter".'
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,37 @@ def judge_left(count: Count, left: list[str]) -> Count:
     """Nothing prepared is left on the server. left: the names of what is."""
     if left:
         count.wrong.append(f"prepared and never decided: {left}")
+    return count
+
+
+def sifted(folder: Path, table: Table) -> of.Flow:
+    """The table takes what it takes; the data set has all."""
+    flow = of.Flow("sifted", commit="together", **flows.SMALL)
+    kept = flows.kept(flow, folder)
+    kept.append(table(folder, "ledger"), refused="dead-letter")
+    kept.append(of.files(str(folder / "ledger")), name="lake")
+    return flow
+
+
+SIFTED_TABLE = (
+    "CREATE TABLE ledger (event_id varchar(40), merchant varchar(40), amount numeric(18,2), paid_at {}, "
+    "CHECK (mod(amount * 100, 5) <> 0))"
+)
+"""Takes most rows. The type of times is the server's."""
+
+
+def judge_sifted(folder: Path, rows: Rows) -> Count:
+    """Every row is in the table or a dead letter, as the constraint says, and once."""
+    expected = oracle.expect(folder)
+    count = Count(events=expected.events)
+    bad = Counter(row for row in expected.kept if row[2] * 100 % 5 == 0)
+    count.rows("ledger", expected.ledger() - bad, Counter(rows(folder, flows.LEDGER.format("ledger"))))
+    count.rows("data set", expected.ledger(), Counter(oracle.parquet_rows(folder / "ledger")))
+    letters = oracle.sqlite_rows(
+        oracle.state_of(folder) / "dead-letters.sqlite", "SELECT raw FROM dead_letters WHERE reason = 'refused'"
+    )
+    refused = Counter(str(json.loads(raw)["event_id"]) for (raw,) in letters)
+    count.rows("dead letters", Counter(row[0] for row in bad.elements()), refused)
     return count
 
 

@@ -67,3 +67,8 @@ def unknown_taken_for_failed() -> None:
         return believed.pop(binding.sink, token)
 
     sinks.move_token, MysqlSink.open = move, opened  # type: ignore[method-assign]
+
+
+def refused_rows_forgotten() -> None:
+    """What is left out is told nobody."""
+    common.refused_rows_forgotten(MysqlSink)

@@ -77,3 +77,8 @@ def unknown_taken_for_failed() -> None:
         return believed.pop(binding.sink, token)
 
     sinks.move_token, sinks.ensure_token_row = move, found
+
+
+def refused_rows_forgotten() -> None:
+    """What is left out is told nobody."""
+    common.refused_rows_forgotten(PostgresSink)

@@ -80,6 +80,18 @@ def plain(folder: Path) -> of.Flow:
     return common.plain(folder, table)
 
 
+def sifted(folder: Path) -> of.Flow:
+    """A table that takes most rows, and a data set that takes all."""
+    return common.sifted(folder, table)
+
+
+def arrive_sifted(folder: Path, life: int) -> bool:
+    """The table before the first process starts."""
+    if life == 0:
+        execute(folder, common.SIFTED_TABLE.format("timestamp"))
+    return inputs.arrive(folder, life)
+
+
 def at_least_once(folder: Path) -> of.Flow:
     """A repeated delivery may show."""
     return common.plain(folder, table, "at-least-once")
@@ -100,6 +112,11 @@ def judge_together(folder: Path) -> Count:
     return common.judge_left(common.judge_together(folder, rows), left())
 
 
+def judge_sifted(folder: Path) -> Count:
+    """Every row is in the table or a dead letter, and nothing is left prepared."""
+    return common.judge_left(common.judge_sifted(folder, rows), left())
+
+
 def judge_plain(folder: Path) -> Count:
     """The ledger; what of it a lower guarantee promises, the test says."""
     return common.judge_plain(folder, rows)
@@ -107,6 +124,7 @@ def judge_plain(folder: Path) -> Count:
 
 LEDGER = Subject(build=ledger, arrive=inputs.arrive, judge=judge_ledger, close=True)
 TOGETHER = Subject(build=together, arrive=inputs.arrive, judge=judge_together)
+SIFTED = Subject(build=sifted, arrive=arrive_sifted, judge=judge_sifted)
 PLAIN = Subject(build=plain, arrive=inputs.arrive, judge=judge_plain)
 AT_LEAST_ONCE = Subject(build=at_least_once, arrive=inputs.arrive, judge=judge_plain, accept=may_repeat)
 AT_MOST_ONCE = Subject(build=at_most_once, arrive=inputs.arrive, judge=judge_plain, accept=may_lose)

@@ -46,6 +46,7 @@ from onefold.connectors.mysql.tables import (
 from onefold.connectors.mysql.types import declared_type, from_mysql, quoted
 from onefold.connectors.mysql.writing import ROWS_AT_FAULT, Writer
 from onefold.connectors.preparing import RUN_AGAIN, PreparingSink, name_in, undecided
+from onefold.connectors.sifting import Sieve
 from onefold.connectors.spooling import (
     check_names,
     refuse_gone,
@@ -55,7 +56,7 @@ from onefold.connectors.spooling import (
 )
 from onefold.disk import durable_step
 from onefold.errors import BuildError, OnefoldError, OutcomeUnknown, RowsRefused, SinkRefused, SinkUnavailable, check
-from onefold.protocols import CheckResult, Clock, SinkPromise
+from onefold.protocols import CheckResult, Clock, RefusedRow, SinkPromise
 from onefold.types import Binding, CommitClass, EpochHead, Handle, Receipt, Token, TokenMove
 
 __all__ = ["MysqlSink"]
@@ -88,6 +89,7 @@ class MysqlSink(PreparingSink):
         self._shape: Shape | None = None
         self._packet_bytes: int | None = None
         self._session: Session | None = None
+        self._refused: list[RefusedRow] = []
 
     @property
     def label(self) -> str:
@@ -164,7 +166,7 @@ class MysqlSink(PreparingSink):
         finds. Raises SinkUnavailable, RowsRefused, TokenRefused, DiskError.
         """
         binding, label, shape, packet = self.binding, self.label, self._shape, self._packet_bytes
-        taken = (storable(batch, binding, label, shape, packet) for batch in batches)
+        taken = batches if binding.is_sifted else (storable(one, binding, label, shape, packet) for one in batches)
         if epoch.move is None:
             return super().prepare(epoch, taken)
         rows = pa.Table.from_batches(taken, binding.schema)
@@ -192,6 +194,10 @@ class MysqlSink(PreparingSink):
         """Forget a prepared transaction; one that is decided stays so."""
         with self._some_session() as (session, table), durable_step("mysql.abort"):
             abort_prepared(session, table, self.binding, handle.detail["name"])
+
+    def refused(self) -> Sequence[RefusedRow]:
+        """See Sifting."""
+        return self._refused
 
     def close(self) -> None:
         """Hang up."""
@@ -267,6 +273,7 @@ class MysqlSink(PreparingSink):
     def _begin_and_write(self, rows: pa.Table, move: TokenMove | None, *, prepared_as: str | None = None) -> Session:
         """A transaction with the token's move and the rows in it, not ended yet."""
         session, table = self._connected()
+        self._refused = []
         with self._nothing_written(move, is_commit=True, prepared_as=prepared_as):
             if prepared_as is None:
                 session.execute("START TRANSACTION")
@@ -276,21 +283,31 @@ class MysqlSink(PreparingSink):
                 move_token(session, table, self.binding, move)
             if rows.num_rows:
                 with durable_step("mysql.write"):
-                    self._write(session, table, rows)
+                    self._write(session, table, rows, is_preparing=prepared_as is not None)
             if prepared_as is not None:
                 end(session, prepared_as)
         return session
 
-    def _write(self, session: Session, table: TableName, rows: pa.Table) -> None:
+    def _write(self, session: Session, table: TableName, rows: pa.Table, *, is_preparing: bool) -> None:
         """The table that was looked at when the sink was opened may be another by now: one without transactions, or
-        without its index. Once it was read in the transaction nobody can alter it before that ends."""
-        binding = self.binding
+        without its index. Once it was read in the transaction nobody can alter it before that ends.
+
+        Rows are left out only before the seal: what is sealed is delivered whole."""
         session.execute(f"SELECT 1 FROM {table.qualified} LIMIT 0")
         if self._shape is None or definition(session, table) != self._shape.definition:
             self._demand_again(session, table)
+        if not (self.binding.is_sifted and is_preparing):
+            self._put(session, table, rows)
+            return
+        put = partial(self._put, session, table, names_rows=False)
+        sieve = Sieve(self.label, self.binding.sink, session.execute, put, self._refusal)
+        self._refused = sieve.pass_through(rows)
+
+    def _put(self, session: Session, table: TableName, rows: pa.Table, *, names_rows: bool = True) -> None:
+        binding = self.binding
         for batch in rows.to_batches():
             storable(batch, binding, self.label, self._shape, session.packet_bytes)
-        writer = Writer(session, table, binding)
+        writer = Writer(session, table, binding, names_rows=names_rows)
         if binding.mode == "append":
             writer.append(rows.select(stored_schema(binding).names))
         else:
@@ -355,6 +372,10 @@ class MysqlSink(PreparingSink):
         except BaseException:
             self.close()
             raise
+
+    def _refusal(self, error: Exception) -> RowsRefused | None:
+        failure = self._failure(error, is_commit=True) if isinstance(error, pymysql().Error) else error
+        return failure if isinstance(failure, RowsRefused) else None
 
     def _failure(self, error: Any, *, is_commit: bool) -> Exception:
         sink = self._binding.sink if self._binding else None

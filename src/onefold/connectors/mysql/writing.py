@@ -48,12 +48,13 @@ FRESH = "`_onefold_fresh`"
 
 
 class Writer:
-    """Writes to one table."""
+    """Writes to one table. names_rows: of a statement that is refused, find the row that is at fault."""
 
-    def __init__(self, session: Session, table: TableName, binding: Binding) -> None:
+    def __init__(self, session: Session, table: TableName, binding: Binding, *, names_rows: bool = True) -> None:
         self._session = session
         self._table = table
         self._binding = binding
+        self._names_rows = names_rows
         self._columns = ", ".join(map(quoted, stored_schema(binding).names))
         self._others = [name for name in stored_schema(binding).names if name not in binding.key]
 
@@ -131,7 +132,7 @@ class Writer:
             except pymysql().Error as error:
                 if error.args[0] not in ROWS_AT_FAULT:
                     raise
-                if len(part) == 1:
+                if len(part) == 1 or not self._names_rows:
                     raise self._refusal(error, bytes(texts)) from None
                 self._write_all(head, part, cut=cut, most_rows=(len(part) + 1) // 2, after=after)
 

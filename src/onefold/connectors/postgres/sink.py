@@ -31,9 +31,9 @@ from onefold.connectors.postgres.prepared import (
 )
 from onefold.connectors.postgres.refusal import cannot_prepare, failure_of, was_rolled_back
 from onefold.connectors.postgres.sessions import Session, Share, begin_all, session_of, shared_name
-from onefold.connectors.postgres.sifting import Sieve
 from onefold.connectors.postgres.tables import (
     TableName,
+    demanding,
     ensure_token_row,
     ensure_tokens,
     is_gone,
@@ -45,6 +45,7 @@ from onefold.connectors.postgres.tables import (
 )
 from onefold.connectors.postgres.types import declared_type, from_postgres, quoted, refuse_cut
 from onefold.connectors.preparing import RUN_AGAIN, PreparingSink, name_in, undecided
+from onefold.connectors.sifting import Sieve
 from onefold.connectors.spooling import (
     check_names,
     refuse_gone,
@@ -332,8 +333,10 @@ class PostgresSink(PreparingSink):
                 raise self._sieve(again).first(rows) or self._failure(error) from None
 
     def _sieve(self, stage: str | None) -> Sieve:
+        connection = self._connected()
+        demand = demanding(connection, self._table)
         write = partial(self._put_anew, stage)
-        return Sieve(self._connected(), self._table, self.binding.sink, write, self._refusal)
+        return Sieve(self._table.label, self.binding.sink, connection.execute, write, self._refusal, demand)
 
     def _put_anew(self, stage: str | None, rows: pa.Table) -> None:
         """A piece; the one before was merged. A table for each would hold a lock each until the end."""
@@ -391,8 +394,8 @@ class PostgresSink(PreparingSink):
             self._session.hang_up()
             raise
 
-    def _refusal(self, error: Any) -> RowsRefused | None:
-        failure = self._failure(error)
+    def _refusal(self, error: Exception) -> RowsRefused | None:
+        failure = self._failure(error) if isinstance(error, psycopg().Error) else error
         return failure if isinstance(failure, RowsRefused) else None
 
     def _failure(self, error: Any) -> Exception:

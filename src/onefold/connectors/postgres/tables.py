@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,14 @@ from onefold.connectors.spooling import OP_COLUMN, stored_schema
 from onefold.types import Binding, Token
 
 __all__ = [
-    "TableName", "ensure_token_row", "ensure_tokens", "is_gone", "make_table", "merge", "read_rows",
+    "TableName", "demanding", "ensure_token_row", "ensure_tokens", "is_gone", "make_table", "merge", "read_rows",
     "read_token", "staging",
 ]  # fmt: skip
+
+_DEFERRABLE = """
+SELECT format('%%I.%%I', nspname, conname) FROM pg_constraint JOIN pg_namespace n ON n.oid = connamespace
+WHERE (conrelid = %s::regclass OR confrelid = %s::regclass) AND condeferrable ORDER BY 1
+"""
 
 _LOCK = 8_021_714_355_092_310_017
 """An advisory lock of ours: CREATE … IF NOT EXISTS fails when two do it at once."""
@@ -223,3 +228,16 @@ class _MergeSql:
             f"UPDATE {self._target} SET {self._changes} FROM {self._fresh} WHERE {where} AND {self._is_same}",
             insert,
         )
+
+
+def demanding(connection: Any, table: TableName) -> Callable[[], None]:
+    """What checks now the deferrable constraints of the table, and those of others that refer to it."""
+    found = connection.execute(_DEFERRABLE, [table.qualified] * 2).fetchall()
+    names = ", ".join(name for (name,) in found)
+
+    def demand() -> None:
+        if names:
+            connection.execute(f"SET CONSTRAINTS {names} IMMEDIATE")
+            connection.execute(f"SET CONSTRAINTS {names} DEFERRED")
+
+    return demand

@@ -1,24 +1,21 @@
 """Leaves out of a transaction the rows that the server refuses, by halves.
 
-Each piece is written behind a savepoint, and the table's own constraints are checked at its end, deferred ones too; a
-piece that is refused is undone and cut in two. So k refused rows of n cost about k log n pieces. Rows that are left are
+Each piece is written behind a savepoint, and what the server would check later is checked at its end; a piece that is
+refused is undone and cut in two. So k refused rows of n cost about k log n pieces. Rows that are left are
 tried again, for one may have been refused for want of another, which was written later: backwards first, then forwards,
 and so on, until none is taken any more or MOST_PASSES are over: some then stay refused that a longer search places.
 Of two rows that exclude each other the earlier is taken, unless it had to wait for a row behind it: when it is tried
 again the other may be there.
-Source: PostgreSQL's documentation, pages SAVEPOINT, SET CONSTRAINTS and pg_constraint.
+Source: PostgreSQL's documentation, page SAVEPOINT; MySQL's reference manual, chapter SAVEPOINT.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
-from onefold.connectors.postgres.connection import psycopg
-from onefold.connectors.postgres.tables import TableName
 from onefold.errors import RowsRefused
 from onefold.protocols import RefusedRow
 
@@ -35,36 +32,35 @@ MOST_PASSES = 10
 ROW_CHARACTERS = 500
 """How much of a refused row an error shows."""
 
-_DEFERRABLE = """
-SELECT format('%%I.%%I', nspname, conname) FROM pg_constraint JOIN pg_namespace n ON n.oid = connamespace
-WHERE (conrelid = %s::regclass OR confrelid = %s::regclass) AND condeferrable ORDER BY 1
-"""
-
 
 @dataclass(frozen=True)
 class Sieve:
     """For one table, in the transaction under way.
 
-    sink: its name, for errors. write: a piece. told: what an error of the client says of rows of this table; None: it
-    is not about them.
+    Args:
+        label, sink: of the table and of its sink, for errors.
+        execute: a statement.
+        write: a piece.
+        told: what an error of the client's says of rows of this table; None: it is not about them, or not of the
+            client's.
+        demand: check now what the server would check at the end of the transaction.
     """
 
-    connection: Any
-    table: TableName
+    label: str
     sink: str
+    execute: Callable[[str], object]
     write: Callable[[pa.Table], None]
-    told: Callable[[Any], RowsRefused | None]
+    told: Callable[[Exception], RowsRefused | None]
+    demand: Callable[[], None] = lambda: None
 
     def pass_through(self, rows: pa.Table) -> list[RefusedRow]:
         """Write all rows that the server takes, in their order; the others, by their places.
 
         Raises the client's errors, and RowsRefused when there are more than MOST_REFUSED.
         """
-        about = [self.table.qualified] * 2
-        deferrable = [name for (name,) in self.connection.execute(_DEFERRABLE, about).fetchall()]
-        refused = self._pass(rows, [(0, rows.num_rows)], deferrable)
+        refused = self._pass(rows, [(0, rows.num_rows)])
         for _ in range(MOST_PASSES if refused else 0):
-            left = self._pass(rows, [(one.row, 1) for one in refused], deferrable)  # the last of them first
+            left = self._pass(rows, [(one.row, 1) for one in refused])  # the last of them first
             is_stuck, refused = len(left) == len(refused), left
             if is_stuck:
                 break
@@ -78,22 +74,22 @@ class Sieve:
         at, count = 0, rows.num_rows
         while count > 1:
             half = count // 2
-            if self._write_piece(rows.slice(at, half), "") is None:
+            if self._write_piece(rows.slice(at, half)) is None:
                 at, count = at + half, count - half
             else:
                 count = half
-        error = self._write_piece(rows.slice(at, 1), "")
+        error = self._write_piece(rows.slice(at, 1))
         if error is None:
             return None
         row = ", ".join(f"{name} = {value!r}" for name, value in rows.slice(at, 1).to_pylist()[0].items())
         return RowsRefused(error.summary, found=f"{error.found}; row: {row[:ROW_CHARACTERS]}", sink=self.sink)
 
-    def _pass(self, rows: pa.Table, pieces: list[tuple[int, int]], deferrable: list[str]) -> list[RefusedRow]:
+    def _pass(self, rows: pa.Table, pieces: list[tuple[int, int]]) -> list[RefusedRow]:
         """pieces: first row and count, the first of them last."""
         refused: list[RefusedRow] = []
         while pieces:
             first, count = pieces.pop()
-            error = self._write_piece(rows.slice(first, count), ", ".join(deferrable))
+            error = self._write_piece(rows.slice(first, count), self.demand)
             if error is None:
                 continue
             if count > 1:
@@ -103,29 +99,26 @@ class Sieve:
             refused.append(RefusedRow(first, str(error.found or error.summary)))
             if len(refused) > MOST_REFUSED:
                 raise RowsRefused(
-                    f"{self.table.label} refuses more than {MOST_REFUSED} rows of an epoch.", found=refused[0].why
+                    f"{self.label} refuses more than {MOST_REFUSED} rows of an epoch.", found=refused[0].why
                 )
         return refused
 
-    def _write_piece(self, rows: pa.Table, deferrable: str) -> RowsRefused | None:
+    def _write_piece(self, rows: pa.Table, demand: Callable[[], None] = lambda: None) -> RowsRefused | None:
         """Why it was refused and undone, if it was."""
-        connection = self.connection
-        connection.execute(f"SAVEPOINT {SAVEPOINT}")
+        self.execute(f"SAVEPOINT {SAVEPOINT}")
         try:
             self.write(rows)
-            if deferrable:
-                connection.execute(f"SET CONSTRAINTS {deferrable} IMMEDIATE")
-                connection.execute(f"SET CONSTRAINTS {deferrable} DEFERRED")
+            demand()
         except RowsRefused as error:
             refusal = error
-        except psycopg().Error as error:
+        except Exception as error:
             found = self.told(error)
             if found is None:
                 raise
             refusal = found
         else:
-            connection.execute(f"RELEASE SAVEPOINT {SAVEPOINT}")
+            self.execute(f"RELEASE SAVEPOINT {SAVEPOINT}")
             return None
-        connection.execute(f"ROLLBACK TO SAVEPOINT {SAVEPOINT}")
-        connection.execute(f"RELEASE SAVEPOINT {SAVEPOINT}")
+        self.execute(f"ROLLBACK TO SAVEPOINT {SAVEPOINT}")
+        self.execute(f"RELEASE SAVEPOINT {SAVEPOINT}")
         return refusal
