@@ -13,6 +13,7 @@ import pytest
 
 import onefold as of
 from onefold.connectors.postgres.copying import copy_in
+from onefold.connectors.postgres.limits import storable
 from onefold.engines.embedded.deadletters import dead_letters
 from onefold.errors import RowsRefused
 from tests.services.postgres_flows import VARIABLE, rows, schema_of, table
@@ -70,6 +71,28 @@ def test_what_postgresql_does_not_have_is_refused_before_it_is_sealed(kind: str,
         flow.run(state=tmp_path / "state", until="drained")
     assert (refused.value.where["column"], refused.value.where["row"]) == ("v", 0)
     assert flow.status(state=tmp_path / "state").epoch == 0
+
+
+@pytest.mark.usefixtures("sql")
+def test_a_text_with_a_zero_in_it_is_refused_before_it_is_sealed(tmp_path: Path) -> None:
+    flow = of.Flow("texts")
+    read(flow, tmp_path, "a", "VARCHAR").select("id", v="v || chr(0)").append(table(tmp_path, "t"))
+    with pytest.raises(RowsRefused, match="cannot keep a text") as refused:
+        flow.run(state=tmp_path / "state", until="drained")
+    assert (refused.value.where["column"], refused.value.where["row"]) == ("v", 0)
+    assert flow.status(state=tmp_path / "state").epoch == 0
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.list_(pa.string())], ids=str)
+def test_a_zero_is_found_in_the_rows_that_are_given_and_no_others(kind: Any) -> None:
+    texts = ["a\0", "b", None, "c", "d\0"]
+    values = [None if text is None else [text] for text in texts] if pa.types.is_list(kind) else texts
+    batch = pa.record_batch({"v": pa.array(values, kind)})
+    assert storable(batch.slice(1, 3), "t", None).num_rows == 3
+    for place, part in ((0, batch), (3, batch.slice(1))):
+        with pytest.raises(RowsRefused) as refused:
+            storable(part, "t", None)
+        assert refused.value.where["row"] == place
 
 
 @pytest.mark.parametrize("refused", ["stop", "dead-letter"])

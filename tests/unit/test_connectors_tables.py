@@ -120,6 +120,18 @@ def test_a_table_that_is_altered_between_deliveries_is_refused_and_nothing_is_ro
     assert bench.look() == ([{"id": 2, "price": Decimal("2.57"), "share": 2.5}], token(2))
 
 
+def test_a_view_is_refused_also_when_it_takes_the_place_of_the_table(bench: SinkBench) -> None:
+    run(bench, "CREATE TABLE other (id BIGINT, name VARCHAR)", "CREATE VIEW target AS SELECT * FROM other")
+    with pytest.raises(SchemaError, match="is a view"):
+        bench.instance()
+    run(bench, "DROP VIEW target")
+    sink, _ = bench.instance()
+    sink.commit([bench.prepare(sink, 1, numbered(1))], move(0, 1))
+    run(bench, "DROP TABLE target", "CREATE VIEW target AS SELECT * FROM other")
+    with pytest.raises(SinkRefused, match="was changed meanwhile"):
+        sink.commit([bench.prepare(sink, 2, numbered(2))], move(1, 2))
+
+
 def test_rows_that_a_constraint_refuses_leave_nothing(bench: SinkBench) -> None:
     run(bench, "CREATE TABLE target (id BIGINT CHECK (id < 5), name VARCHAR)")
     sink, _ = bench.instance()

@@ -6,6 +6,7 @@ A sink that spools inherits `SpooledSink` and adds `promise`, `open` and `commit
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -29,8 +30,8 @@ from onefold.types import Binding, EpochHead, Mode, Receipt, Token
 
 __all__ = [
     "OP_COLUMN", "RESERVED_PREFIX", "SpooledSink", "check_key", "check_names", "described", "file_failure",
-    "file_name", "refuse_gone", "refuse_taken", "refuse_token", "refusing_changes", "resolved_path",
-    "rows_of", "same_token", "stored_schema", "target_path",
+    "file_name", "measured", "refuse_gone", "refuse_taken", "refuse_token", "refuse_view", "refusing_changes",
+    "resolved_path", "rows_of", "same_token", "stored_schema", "target_path",
 ]  # fmt: skip
 
 OP_COLUMN = "_op"
@@ -93,6 +94,19 @@ def rows_of(binding: Binding, receipts: Sequence[Receipt]) -> pa.Table:
     return pa.concat_tables(tables) if tables else binding.schema.empty_table()
 
 
+def measured(batches: Iterable[pa.RecordBatch], most_bytes: int) -> tuple[bool, Iterable[pa.RecordBatch]]:
+    """Whether the batches are larger than that, and all of them: no more are taken at once than it needs to tell."""
+    rest = iter(batches)
+    taken: list[pa.RecordBatch] = []
+    size = 0
+    for batch in rest:
+        taken.append(batch)
+        size += batch.nbytes
+        if size > most_bytes:
+            break
+    return size > most_bytes, itertools.chain(taken, rest)
+
+
 def same_token(left: Token | None, right: Token | None) -> bool:
     """Whether both are absent, or both name one seal of one epoch."""
     if left is None or right is None:
@@ -121,6 +135,13 @@ def refuse_gone(binding: Binding, label: str) -> None:
         expected="the table that the token was moved with",
         next_step="Restore the table. To write everything again: delete the sink's row of _onefold_tokens and `onefold "
         "reset` the flow.",
+    )
+
+
+def refuse_view(binding: Binding, label: str) -> None:
+    """Raise: rows are written to tables."""
+    raise SchemaError(
+        f"{label} is a view.", found="a view", expected="a table", next_step="Name its table.", sink=binding.sink
     )
 
 

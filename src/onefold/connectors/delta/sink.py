@@ -31,6 +31,7 @@ from onefold.connectors.spooling import (
     OP_COLUMN,
     SpooledSink,
     check_names,
+    measured,
     refuse_token,
     rows_of,
     same_token,
@@ -159,16 +160,8 @@ class DeltaSink(SpooledSink):
         If killed inside: staged files may be left, which `handles` lists. Raises DiskError, RowsRefused,
         SinkUnavailable.
         """
-        batches = iter(batches)
-        taken: list[pa.RecordBatch] = []
-        size = 0
-        for batch in batches:
-            taken.append(batch)
-            size += batch.nbytes
-            if size > NATIVE_BYTES:
-                break
-        rows = itertools.chain(taken, batches)
-        if epoch.move is None and (size <= NATIVE_BYTES or not self._may_stage):
+        is_large, rows = measured(batches, NATIVE_BYTES)
+        if epoch.move is None and not (is_large and self._may_stage):
             return super().prepare(epoch, self._examined(rows))
         tables = chunks(rows, self.binding.schema, FILE_BYTES)
         try:

@@ -8,7 +8,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from onefold.connectors.spooling import OP_COLUMN, refuse_token, stored_schema
+from onefold.connectors.spooling import OP_COLUMN, refuse_token, refuse_view, stored_schema
 from onefold.errors import SchemaError, TokenRefused
 from onefold.types import Binding, EpochNumber, SealId, Token, TokenMove
 
@@ -155,6 +155,7 @@ def _merge_sql(table: TableName, binding: Binding) -> str:
 
 def ensure_table(connection: duckdb.DuckDBPyConnection, table: TableName, binding: Binding) -> None:
     """Create the table, unless it is there, and see `demand_table`."""
+    _demand_no_view(connection, table, binding)
     connection.register("_onefold_shape", stored_schema(binding).empty_table())
     connection.execute(f"CREATE TABLE IF NOT EXISTS {table.qualified} AS SELECT * FROM _onefold_shape")
     demand_table(connection, table, binding)
@@ -162,6 +163,7 @@ def ensure_table(connection: duckdb.DuckDBPyConnection, table: TableName, bindin
 
 def demand_table(connection: duckdb.DuckDBPyConnection, table: TableName, binding: Binding) -> None:
     """Raise SchemaError unless the table has exactly our columns and types, and compares keys by their bytes."""
+    _demand_no_view(connection, table, binding)
     connection.register("_onefold_shape", stored_schema(binding).empty_table())
     expected = _described(connection, "_onefold_shape")
     found = _described(connection, table.qualified)
@@ -177,6 +179,12 @@ def demand_table(connection: duckdb.DuckDBPyConnection, table: TableName, bindin
             )
     if binding.mode == "upsert":
         _refuse_collations(connection, table, binding)
+
+
+def _demand_no_view(connection: duckdb.DuckDBPyConnection, table: TableName, binding: Binding) -> None:
+    views = connection.execute("SELECT schema_name, view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+    if (_folded(table.schema), _folded(table.name)) in {(_folded(one), _folded(two)) for one, two in views}:
+        refuse_view(binding, table.label)
 
 
 def _described(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from onefold.connectors.files.log import CommitLog, Entry, LoggedFile, checksum_
 from onefold.connectors.spooling import (
     SpooledSink,
     file_name,
+    measured,
     refuse_taken,
     refuse_token,
     resolved_path,
@@ -116,17 +117,10 @@ class FilesSink(SpooledSink):
 
         If killed inside: a staged file may be left, which `handles` lists. Raises DiskError.
         """
-        taken: list[pa.RecordBatch] = []
-        size = 0
-        batches = iter(batches)
-        for batch in batches:
-            taken.append(batch)
-            size += batch.nbytes
-            if size > NATIVE_BYTES:
-                break
-        if epoch.move is None and size <= NATIVE_BYTES:
-            return super().prepare(epoch, taken)
-        table = pa.Table.from_batches(itertools.chain(taken, batches), self.binding.schema)
+        is_large, rows = measured(batches, NATIVE_BYTES)
+        if epoch.move is None and not is_large:
+            return super().prepare(epoch, rows)
+        table = pa.Table.from_batches(rows, self.binding.schema)
         name = ".".join([*_handle_parts(self.binding, epoch.number, epoch.seal), self._encoding.suffix[1:]]) + _STAGED
         body = memoryview(self._encoding.encode(table))
         size = self._log.stage(name, [body])

@@ -6,7 +6,6 @@ that whatever an earlier one has under way is refused.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -28,6 +27,7 @@ from onefold.connectors.iceberg.types import stored_rows, stored_types
 from onefold.connectors.spooling import (
     SpooledSink,
     check_names,
+    measured,
     refuse_taken,
     refuse_token,
     same_token,
@@ -124,19 +124,12 @@ class IcebergSink(SpooledSink):
             raise SinkUnavailable(f"{self._endpoint.label} is not open.", sink=binding.sink)
         if table is None or stored is None or self._mode == "upsert" or self._opening is None:
             return super().prepare(epoch, batches)
-        taken: list[pa.RecordBatch] = []
-        size = 0
-        batches = iter(batches)
-        for batch in batches:
-            taken.append(batch)
-            size += batch.nbytes
-            if size > NATIVE_BYTES:
-                break
-        if epoch.move is None and size <= NATIVE_BYTES:
-            return super().prepare(epoch, taken)
-        rows = pa.Table.from_batches(itertools.chain(taken, batches), binding.schema)
+        is_large, rows = measured(batches, NATIVE_BYTES)
+        if epoch.move is None and not is_large:
+            return super().prepare(epoch, rows)
+        taken = pa.Table.from_batches(rows, binding.schema)
         with nothing_written(self._endpoint.label, binding.sink, tells_disk=True):
-            return stage(table, binding, epoch, stored_rows(rows, stored))
+            return stage(table, binding, epoch, stored_rows(taken, stored))
 
     def commit(self, receipts: Sequence[Receipt], move: TokenMove | None) -> None:
         """Rows and token in one snapshot. With nothing to write, the token moves in a snapshot without files."""

@@ -165,6 +165,7 @@ class Server:
         """What to raise for an error of the client that happened before anything could have landed.
 
         What the client itself finds wrong with a statement is a bug of ours, and no server is away: the error itself.
+        A source is refused what no later try mends; what such an error means for a sink depends on its table.
         """
         if found.sqlstate is None and isinstance(found, psycopg().ProgrammingError):
             return found  # type: ignore[no-any-return]
@@ -174,6 +175,10 @@ class Server:
         refused = SinkRefused if error is SinkUnavailable else SourceRefused
         if why is not None:
             return refused(f"{self.label} cannot be used: {why}.", found=self.clean(str(found)), **where)
+        if error is SourceUnavailable and not may_pass(found):
+            told = f"{self.clean(str(found))} ({found.sqlstate})"
+            next_step = "Look at what the message names, such as a table or a setting of the server; then run again."
+            return SourceRefused(f"{self.label} cannot be read so.", found=told, next_step=next_step, **where)
         return error(f"{self.label} does not answer.", found=self.clean(str(found)), **where)
 
     def clean(self, text: str) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from onefold.connectors.postgres.moments import as_numbers, demand_moments
+from onefold.connectors.postgres.limits import storable
+from onefold.connectors.postgres.moments import as_numbers
 from onefold.connectors.postgres.types import quoted, sendable
 from onefold.errors import ExtraMissing, RowsRefused
 
@@ -20,7 +21,7 @@ def copy_in(connection: Any, table: str, rows: pa.Table) -> None:
     """Append the rows to a table whose columns have exactly the declared types. Raises the client's errors, and
     RowsRefused for a value that cannot be sent."""
     for batch in rows.to_batches():
-        demand_moments(batch, table, None)
+        storable(batch, table, None)
     sent = sendable(as_numbers(rows))
     encoder = _encoder(sent.schema)
     columns = ", ".join(quoted(name) for name in sent.schema.names)

@@ -19,7 +19,7 @@ from onefold.connectors.databases import last_of_each_key, move_token, others, s
 from onefold.connectors.postgres.connection import Server, acknowledge_when_durable, end_sessions_of, psycopg
 from onefold.connectors.postgres.copying import copy_in
 from onefold.connectors.postgres.demands import Shape, demand_rights, demand_still, demand_table, demand_tokens
-from onefold.connectors.postgres.moments import demand_moments
+from onefold.connectors.postgres.limits import storable
 from onefold.connectors.postgres.prepared import (
     IS_GONE,
     abort_prepared,
@@ -141,7 +141,7 @@ class PostgresSink(PreparingSink):
         """
         binding, label = self.binding, self._table.label
         if not binding.is_sifted:
-            batches = (demand_moments(batch, label, binding.sink) for batch in batches)
+            batches = (storable(batch, label, binding.sink) for batch in batches)
         if epoch.move is None:
             return super().prepare(epoch, batches)
         rows = pa.Table.from_batches(batches, binding.schema)

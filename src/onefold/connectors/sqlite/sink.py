@@ -19,6 +19,7 @@ from onefold.connectors.spooling import (
     refuse_gone,
     refuse_taken,
     refuse_token,
+    refuse_view,
     refusing_changes,
     resolved_path,
     rows_of,
@@ -205,6 +206,9 @@ class SqliteSink(SpooledSink):
         found = {row[1]: affinity(row[2]) for row in connection.execute(f"PRAGMA table_info({table})")}
         if not found:
             refuse_gone(self.binding, self._label)
+        kind = connection.execute("SELECT type FROM sqlite_master WHERE name = ? COLLATE NOCASE", (self._table,))
+        if kind.fetchone() == ("view",):
+            refuse_view(self.binding, self._label)
         for name in [*declared, *found]:
             if found.get(name) != declared.get(name):
                 raise SchemaError(
