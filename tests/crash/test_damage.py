@@ -72,7 +72,7 @@ def test_damage_is_named_or_harmless(
     luck = random.Random(f"{name} {seed}")
     files = kinds(stage.folder)
     refused = 0
-    for number in range(schedules(22)):
+    for number in range(schedules(14)):
         shutil.rmtree(stage.folder)
         shutil.copytree(tmp_path / "pristine", stage.folder)
         file = luck.choice(files[sorted(files)[number % len(files)]])

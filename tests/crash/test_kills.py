@@ -12,8 +12,8 @@ pytestmark = pytest.mark.crash
 ONCE = {"revenue": 50, "ledgers": 40, "spooled": 46, "running": 50, "together": 40}
 """Enough to kill before and after each kind of durable step that the flow has."""
 
-TWICE = {"revenue": 15, "spooled": 10, "running": 20, "together": 15}
-CLOCK = {"revenue": 20, "running": 15, "together": 10}
+TWICE = {"revenue": 8, "spooled": 6, "running": 10, "together": 8}
+CLOCK = {"revenue": 10, "running": 8, "together": 6}
 SECONDS = 0.8
 
 

@@ -20,15 +20,15 @@ def stage(system: System, request: pytest.FixtureRequest, tmp_path: Path, schedu
 
 
 def test_killed_at_any_durable_step_nothing_is_lost_or_duplicated(system: System, stage: Stage) -> None:
-    stage.at_every_step(system.flows.LEDGER, 30)
+    stage.at_every_step(system.flows.LEDGER, 20)
 
 
 def test_killed_again_inside_recovery_nothing_is_lost_or_duplicated(system: System, stage: Stage) -> None:
-    stage.inside_recovery(system.flows.LEDGER, 12)
+    stage.inside_recovery(system.flows.LEDGER, 6)
 
 
 def test_killed_at_random_moments_nothing_is_lost_or_duplicated(system: System, stage: Stage) -> None:
-    stage.at_random_moments(system.flows.LEDGER, 12)
+    stage.at_random_moments(system.flows.LEDGER, 6)
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -56,14 +56,14 @@ def test_the_promised_duplicate_and_the_promised_loss_show(system: System, stage
 
 def test_at_least_once_repeats_at_most_what_was_under_way_and_loses_nothing(system: System, stage: Stage) -> None:
     subject = system.flows.AT_LEAST_ONCE
-    for result in stage.at_every_step(subject, 12).results:
+    for result in stage.at_every_step(subject, 8).results:
         assert isinstance(result.judgement, Counted)
         assert result.judgement.sinks["topic"][2] <= 2, "one kill repeats a delivery once"
 
 
 def test_at_most_once_loses_at_most_what_it_says_and_repeats_nothing(system: System, stage: Stage) -> None:
     subject = system.flows.AT_MOST_ONCE
-    for result in stage.at_every_step(subject, 12).results:
+    for result in stage.at_every_step(subject, 8).results:
         assert isinstance(result.judgement, Counted)
         assert result.judgement.sinks["topic"][0] <= given_up(result), str(result.schedule)
 

@@ -30,12 +30,12 @@ def stage(system: System, request: pytest.FixtureRequest, tmp_path: Path, schedu
 def test_killed_at_any_durable_step_all_sinks_show_an_epoch_or_none(system: System, stage: Stage) -> None:
     steps = stage.steps(system.together)
     assert {f"before {system.steps}.prepare", f"after {system.steps}.prepare"} <= {s.partition("#")[0] for s in steps}
-    stage.at_every_step(system.together, 40, steps=steps)
+    stage.at_every_step(system.together, 28, steps=steps)
 
 
 @one_server
 def test_killed_again_inside_recovery_all_sinks_show_an_epoch_or_none(system: System, stage: Stage) -> None:
-    stage.inside_recovery(system.together, 15)
+    stage.inside_recovery(system.together, 8)
 
 
 DECIDING = (
@@ -55,7 +55,7 @@ def test_killed_while_it_decides_what_was_left_all_sinks_show_an_epoch_or_none(s
 
 @one_server
 def test_killed_at_random_moments_all_sinks_show_an_epoch_or_none(system: System, stage: Stage) -> None:
-    stage.at_random_moments(system.together, 10)
+    stage.at_random_moments(system.together, 6)
 
 
 STEPS = ["before {}.write", "before {}.prepare", "after {}.prepare", "before journal.seal"]

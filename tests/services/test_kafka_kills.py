@@ -28,7 +28,7 @@ def test_killed_at_any_durable_step_nothing_is_lost_or_duplicated(
     name: str, tmp_path: Path, server: ForkServer, schedules: Count, seed: int
 ) -> None:
     subject = SUBJECTS[name]
-    steps = chosen(steps_of(subject, tmp_path / "untouched", server), schedules(30), seed=seed)
+    steps = chosen(steps_of(subject, tmp_path / "untouched", server), schedules(20), seed=seed)
     results = run_schedules(subject, at_every_step(steps), tmp_path, server)
     print(results.text())
     assert not results.failures, results.text()
@@ -40,7 +40,7 @@ def test_killed_again_inside_recovery_nothing_is_lost_or_duplicated(
 ) -> None:
     subject = SUBJECTS[name]
     steps = steps_of(subject, tmp_path / "untouched", server)
-    results = run_schedules(subject, at_two_steps(schedules(15), steps, seed=seed), tmp_path, server)
+    results = run_schedules(subject, at_two_steps(schedules(8), steps, seed=seed), tmp_path, server)
     print(results.text())
     assert not results.failures, results.text()
 
@@ -50,6 +50,6 @@ def test_killed_at_random_moments_nothing_is_lost_or_duplicated(
     name: str, tmp_path: Path, server: ForkServer, schedules: Count, seed: int
 ) -> None:
     subject = SUBJECTS[name]
-    results = run_schedules(subject, at_random_moments(schedules(15), 1.5, seed=seed), tmp_path, server)
+    results = run_schedules(subject, at_random_moments(schedules(8), 1.5, seed=seed), tmp_path, server)
     print(results.text())
     assert not results.failures, results.text()

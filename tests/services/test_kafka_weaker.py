@@ -30,7 +30,7 @@ def test_the_promised_duplicate_and_the_promised_loss_show(tmp_path: Path, serve
 def test_at_least_once_repeats_at_most_what_was_under_way_and_loses_nothing(
     tmp_path: Path, server: ForkServer, schedules: Callable[[int], int], seed: int
 ) -> None:
-    steps = chosen(steps_of(AT_LEAST_ONCE, tmp_path / "untouched", server), schedules(10), seed=seed)
+    steps = chosen(steps_of(AT_LEAST_ONCE, tmp_path / "untouched", server), schedules(8), seed=seed)
     results = run_schedules(AT_LEAST_ONCE, at_every_step(steps), tmp_path, server)
     assert not results.failures, results.text()
     for result in results.results:
@@ -41,7 +41,7 @@ def test_at_least_once_repeats_at_most_what_was_under_way_and_loses_nothing(
 def test_at_most_once_loses_at_most_what_it_says_and_repeats_nothing(
     tmp_path: Path, server: ForkServer, schedules: Callable[[int], int], seed: int
 ) -> None:
-    steps = chosen(steps_of(AT_MOST_ONCE, tmp_path / "untouched", server), schedules(10), seed=seed)
+    steps = chosen(steps_of(AT_MOST_ONCE, tmp_path / "untouched", server), schedules(8), seed=seed)
     results = run_schedules(AT_MOST_ONCE, at_every_step(steps), tmp_path, server)
     assert not results.failures, results.text()
     for result in results.results:

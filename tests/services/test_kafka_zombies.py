@@ -20,7 +20,7 @@ def test_a_zombie_changes_nothing(
     subject = SUBJECTS["topic-to-topic"]
     steps = steps_of(subject, tmp_path / "untouched", server)
     steps = steps[steps.index("after journal.start#1") :]
-    results = run_schedules(subject, at_every_step(chosen(steps, schedules(10), seed=seed), act), tmp_path, server)
+    results = run_schedules(subject, at_every_step(chosen(steps, schedules(8), seed=seed), act), tmp_path, server)
     print(results.text())
     assert not results.failures, results.text()
     ends = {end["code"] for result in results.results for end in result.ends if end["end"] == "failed"}

@@ -29,7 +29,7 @@ Count = Callable[[int], int]
 def test_killed_at_any_durable_step_every_copy_is_right(
     tmp_path: Path, database_server: ForkServer, schedules: Count, seed: int
 ) -> None:
-    steps = chosen(steps_of(MIRROR, tmp_path / "untouched", database_server), schedules(24), seed=seed)
+    steps = chosen(steps_of(MIRROR, tmp_path / "untouched", database_server), schedules(14), seed=seed)
     results = run_schedules(MIRROR, at_every_step(steps), tmp_path, database_server)
     print(results.text())
     assert not results.failures, results.text()
@@ -39,7 +39,7 @@ def test_killed_again_inside_recovery_every_copy_is_right(
     tmp_path: Path, database_server: ForkServer, schedules: Count, seed: int
 ) -> None:
     steps = steps_of(MIRROR, tmp_path / "untouched", database_server)
-    results = run_schedules(MIRROR, at_two_steps(schedules(8), steps, seed=seed), tmp_path, database_server)
+    results = run_schedules(MIRROR, at_two_steps(schedules(4), steps, seed=seed), tmp_path, database_server)
     print(results.text())
     assert not results.failures, results.text()
 
@@ -47,7 +47,7 @@ def test_killed_again_inside_recovery_every_copy_is_right(
 def test_killed_at_random_moments_every_copy_is_right(
     tmp_path: Path, database_server: ForkServer, schedules: Count, seed: int
 ) -> None:
-    results = run_schedules(MIRROR, at_random_moments(schedules(8), 1.0, seed=seed), tmp_path, database_server)
+    results = run_schedules(MIRROR, at_random_moments(schedules(4), 1.0, seed=seed), tmp_path, database_server)
     print(results.text())
     assert not results.failures, results.text()
 

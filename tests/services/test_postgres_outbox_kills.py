@@ -39,7 +39,7 @@ SUBJECTS = pytest.mark.parametrize("subject", [KEPT, CLEANED], ids=["kept", "cle
 def test_killed_at_any_durable_step_nothing_is_lost_or_duplicated(
     subject: Subject, tmp_path: Path, database_server: ForkServer, schedules: Count, seed: int
 ) -> None:
-    steps = chosen(steps_of(subject, tmp_path / "untouched", database_server), schedules(30), seed=seed)
+    steps = chosen(steps_of(subject, tmp_path / "untouched", database_server), schedules(18), seed=seed)
     results = run_schedules(subject, at_every_step(steps), tmp_path, database_server)
     print(results.text())
     assert not results.failures, results.text()
@@ -50,7 +50,7 @@ def test_killed_again_inside_recovery_nothing_is_lost_or_duplicated(
     subject: Subject, tmp_path: Path, database_server: ForkServer, schedules: Count, seed: int
 ) -> None:
     steps = steps_of(subject, tmp_path / "untouched", database_server)
-    results = run_schedules(subject, at_two_steps(schedules(10), steps, seed=seed), tmp_path, database_server)
+    results = run_schedules(subject, at_two_steps(schedules(6), steps, seed=seed), tmp_path, database_server)
     print(results.text())
     assert not results.failures, results.text()
 
@@ -58,7 +58,7 @@ def test_killed_again_inside_recovery_nothing_is_lost_or_duplicated(
 def test_killed_at_random_moments_nothing_is_lost_or_duplicated(
     tmp_path: Path, database_server: ForkServer, schedules: Count, seed: int
 ) -> None:
-    results = run_schedules(CLEANED, at_random_moments(schedules(10), 1.0, seed=seed), tmp_path, database_server)
+    results = run_schedules(CLEANED, at_random_moments(schedules(6), 1.0, seed=seed), tmp_path, database_server)
     print(results.text())
     assert not results.failures, results.text()
 
