@@ -1,8 +1,8 @@
-"""An S3-compatible server: moto's, in a process of its own, with a door where answers can be lost.
+"""An S3-compatible server, and a Glue catalog: moto's, in a process of its own, with a door where answers can be lost.
 
 In the process of the tests it would wait for the lock that a call of the client's holds. What it does not show: moto
-compares If-None-Match and writes in two steps, so writers that are truly simultaneous are not told apart; it keeps
-objects in memory, and is consistent at once.
+compares If-None-Match, and Glue's version of a table, and writes in two steps, so writers that are truly simultaneous
+are not told apart; it keeps objects in memory, and is consistent at once.
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ class S3:
             "backoff_config.init_backoff": "10ms",
         }
 
-    def lose(self, fate: int | str, *, within: str = "/_delta_log/", times: int = 1) -> None:
-        """The answers of the next PUTs that are carried out: a status instead, or "cut"."""
-        self._tell({"within": within, "times": times, "fate": fate, "is_done": True})
+    def lose(self, fate: int | str, *, within: str = "/_delta_log/", action: str = "PUT", times: int = 1) -> None:
+        """The answers of the next requests that are carried out: a status instead, or "cut". action: a method, or what
+        is asked of Glue."""
+        self._tell({"within": within, "method": action, "times": times, "fate": fate, "is_done": True})
 
     def refuse(self, status: int, *, within: str = "", method: str = "", times: int = 1_000_000) -> None:
         """The next requests are not carried out."""
@@ -84,7 +85,8 @@ class Door:
             self._order, self._met = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))), 0
             start("200 OK", [])
             return [str(met).encode()]
-        order = self._fate(method, path)
+        action = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2] or method
+        order = self._fate(action, path)
         if order is None:
             found: Iterable[bytes] = self._app(environ, start)
             return found
@@ -96,12 +98,12 @@ class Door:
         start(f"{order['fate']} lost", [("Content-Length", "0")])
         return []
 
-    def _fate(self, method: str, path: str) -> dict[str, Any] | None:
+    def _fate(self, action: str, path: str) -> dict[str, Any] | None:
         with self._lock:
             order = self._order
             if order is None or self._met >= order["times"] or order["within"] not in path:
                 return None
-            if method != ("PUT" if order["is_done"] else order["method"] or method):
+            if action != (order["method"] or action):
                 return None
             self._met += 1
             return order

@@ -1,0 +1,94 @@
+"""Iceberg tables of a Glue catalog in an S3-compatible store, whose answers get lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onefold.connectors.iceberg import iceberg
+from onefold.errors import OutcomeUnknown, TokenRefused
+from onefold.testing.contract_case import SinkBench, SinkCase, move, numbered, token
+from onefold.testing.contracts import sink_contracts
+from tests.needs import need
+
+try:
+    import moto.server  # noqa: F401
+except ImportError:
+    need(False, "no moto[server]")
+
+from tests.services.s3_server import BUCKET, KEYS, S3
+
+KEY, SECRET = KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"]
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3]:
+    with S3() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_lost(s3: S3) -> Iterator[None]:
+    yield
+    s3.mend()
+
+
+def catalog_of(url: str) -> dict[str, str]:
+    places = {}
+    for service in ("glue", "s3"):
+        places |= {f"{service}.endpoint": url, f"{service}.region": "us-east-1"}
+        places |= {f"{service}.access-key-id": KEY, f"{service}.secret-access-key": SECRET}
+    return {"type": "glue", "warehouse": f"s3://{BUCKET}/warehouse", **places}
+
+
+def case_of(url: str) -> SinkCase:
+    def make(folder: Path, table: str, mode: Any, key: tuple[str, ...]) -> Any:
+        place = "".join(sign if sign.isalnum() else "_" for sign in f"{folder.name}_{table}").lower()
+        return iceberg(("lake", place), catalog_of(url)).as_sink(mode, key)
+
+    return SinkCase("iceberg-glue", make, fences=True)
+
+
+CONTRACTS = ("insert_if_absent", "empty_commit", "receipt_is_enough", "last_row", "deletes", "values_are", "handles")
+"""Enough of them: the server is slow, and the table the same as in a folder."""
+
+
+@pytest.mark.parametrize(
+    "name", [one.name for one in sink_contracts(case_of("http://x")) if any(word in one.name for word in CONTRACTS)]
+)
+def test_the_sink_keeps(name: str, s3: S3, tmp_path: Path) -> None:
+    [contract] = [one for one in sink_contracts(case_of(s3.url)) if one.name == name]
+    contract.run(tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["append", "upsert"])
+@pytest.mark.parametrize("fate", [500, 503, "cut"])
+def test_a_commit_whose_answer_is_lost_lands_once(fate: Any, mode: Any, s3: S3, tmp_path: Path) -> None:
+    """Glue's client sends it again, and is told that the table's version is another by then."""
+    bench = SinkBench(case_of(s3.url), tmp_path, mode, ("id",) if mode == "upsert" else ())
+    ours, _ = bench.instance()
+    receipt = bench.prepare(ours, 1, numbered(1, 2))
+    s3.lose(fate, within="/", action="UpdateTable")
+    try:
+        ours.commit([receipt], move(0, 1))
+    except OutcomeUnknown:
+        assert ours.open(bench.binding()) == token(1), "it had landed"
+    assert s3.mend() == 1
+    assert (bench.ids(), bench.look()[1]) == ([1, 2], token(1))
+    ours.commit([bench.prepare(ours, 2, numbered(3))], move(1, 2))
+    assert bench.ids() == [1, 2, 3]
+
+
+def test_an_older_instance_is_refused_by_the_table(s3: S3, tmp_path: Path) -> None:
+    bench = SinkBench(case_of(s3.url), tmp_path)
+    older, _ = bench.instance()
+    receipt = bench.prepare(older, 1, numbered(1))
+    newer, found = bench.instance()
+    assert found is None
+    newer.commit([bench.prepare(newer, 1, numbered(1))], move(0, 1))
+    with pytest.raises(TokenRefused):
+        older.commit([receipt], move(0, 1))
+    assert bench.ids() == [1]
