@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from decimal import Decimal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +13,18 @@ import pytest
 import onefold as of
 from onefold.testing.contract_case import SinkBench, SinkCase, move, numbered, token
 from tests.services import hudi_flows as flows
+from tests.services.lake_rows import SHOWN, TYPES, typed
+from tests.services.spark import Ask, spark_with
 
 pytestmark = pytest.mark.heavy
 
-Ask = Callable[..., Any]
 SIMPLE = {"hoodie.datasource.write.recordkey.field": "id", "hoodie.upsert.shuffle.parallelism": "1"}
 
 
 @pytest.fixture(scope="module")
 def spark(hudi_jars: str) -> Iterator[Ask]:
-    bundle = next(Path(hudi_jars).glob("hudi-spark*-bundle*.jar"))
-    program = Path(__file__).with_name("hudi_spark.py")
-    with subprocess.Popen(
-        [sys.executable, program, bundle], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin
-        assert process.stdout
-        asking, answering = process.stdin, process.stdout
-
-        def ask(**order: Any) -> Any:
-            asking.write(json.dumps(order) + "\n")
-            asking.flush()
-            answer = json.loads(answering.readline())
-            assert "error" not in answer, answer
-            return answer["answer"]
-
-        yield ask
-        asking.close()
+    with spark_with("hudi", list(Path(hudi_jars).glob("hudi-spark*-bundle*.jar"))) as asked:
+        yield asked
 
 
 def _bench(folder: Path, schema: pa.Schema, *, mode: Any = "upsert", **options: Any) -> SinkBench:
@@ -51,54 +32,16 @@ def _bench(folder: Path, schema: pa.Schema, *, mode: Any = "upsert", **options: 
     return SinkBench(case, folder, mode, ("id",) if mode == "upsert" else (), schema)
 
 
-def _typed(number: int) -> dict[str, Any]:
-    return {
-        "id": number,
-        "name": f"n{number} ü",
-        "amount": Decimal("12.30") + number,
-        "at": dt.datetime(1969, 1, 1, 0, 0, number, 123456),  # noqa: DTZ001 - naive on purpose
-        "zoned": dt.datetime(2024, 1, 1, 0, 0, number, 654321, tzinfo=dt.UTC),
-        "day": dt.date(2024, 1, 1 + number),
-        "is_ok": bool(number % 2),
-        "tags": ["x", None],
-        "inner": {"a": number, "b": None},
-        "counts": [("k", number)],
-        "ratio": 0.1 * number,
-        "body": b"\x00\xff",
-    }
-
-
-TYPES = pa.schema(
-    [
-        ("id", pa.int64()),
-        ("name", pa.string()),
-        ("amount", pa.decimal128(18, 2)),
-        ("at", pa.timestamp("us")),
-        ("zoned", pa.timestamp("us", "UTC")),
-        ("day", pa.date32()),
-        ("is_ok", pa.bool_()),
-        ("tags", pa.list_(pa.string())),
-        ("inner", pa.struct([("a", pa.int64()), ("b", pa.string())])),
-        ("counts", pa.map_(pa.string(), pa.int64())),
-        ("ratio", pa.float64()),
-        ("body", pa.binary()),
-    ]
-)
-
-
 @pytest.mark.usefixtures("hudi_machine")
 def test_spark_reads_every_type_and_the_last_of_each_key(spark: Ask, tmp_path: Path) -> None:
     bench = _bench(tmp_path, TYPES)
     sink, _ = bench.instance()
     nothing = {name: 9 if name == "id" else None for name in TYPES.names}
-    sink.commit([bench.prepare(sink, 1, [*map(_typed, range(3)), nothing])], move(0, 1))
-    sink.commit([bench.prepare(sink, 2, [{**_typed(2), "name": "new"}])], move(1, 2))
+    sink.commit([bench.prepare(sink, 1, [*map(typed, range(3)), nothing])], move(0, 1))
+    sink.commit([bench.prepare(sink, 2, [{**typed(2), "name": "new"}])], move(1, 2))
     text = f"SELECT {', '.join(TYPES.names)} FROM {{table}} ORDER BY id"
     rows = spark(do="sql", table=str(tmp_path / "target"), text=text)
-    assert rows[2] == [
-        "2", "new", "14.30", "1969-01-01 00:00:02.123456", "2024-01-01 00:00:02.654321", "2024-01-03", "False",
-        "['x', None]", "Row(a=2, b=None)", "{'k': 2}", "0.2", "bytearray(b'\\x00\\xff')",
-    ]  # fmt: skip
+    assert rows[2] == SHOWN
     assert [row[0] for row in rows] == ["0", "1", "2", "9"]
     assert rows[3][1:] == ["None"] * (len(TYPES) - 1)
 

@@ -322,8 +322,7 @@ class PostgresSink(PreparingSink):
         merge(connection, table, binding, stage, self._shape.differing)
 
     def _put_or_name(self, stage: str | None, rows: pa.Table, prepared_as: str | None) -> None:
-        """What the server says of a value that does not fit names neither the row nor, often, the value: look for it
-        in a transaction that is taken back."""
+        """The server names neither the row nor, often, the value: look for it in a transaction that is taken back."""
         try:
             self._put(stage, rows)
         except psycopg().DataError as error:
@@ -333,9 +332,8 @@ class PostgresSink(PreparingSink):
                 raise self._sieve(again).first(rows) or self._failure(error) from None
 
     def _sieve(self, stage: str | None) -> Sieve:
-        connection = self._connected()
+        connection, write = self._connected(), partial(self._put_anew, stage)
         demand = demanding(connection, self._table)
-        write = partial(self._put_anew, stage)
         return Sieve(self._table.label, self.binding.sink, connection.execute, write, self._refusal, demand)
 
     def _put_anew(self, stage: str | None, rows: pa.Table) -> None:

@@ -1,7 +1,6 @@
-"""Spark with Hudi's bundle, as another reader and writer of a table. A program: orders come as JSON on standard input.
+"""Spark with the jars of a table format, to read and write beside us. A program: orders come as JSON, one a line.
 
-{"do": "read", "table": …}                                 -> rows
-{"do": "since", "table": …, "instant": …}                  -> rows of later commits, by an incremental query
+{"do": "since", "table": …, "instant": …}                  -> rows of later commits, by an incremental query of Hudi
 {"do": "upsert" | "insert", "table": …, "rows": […], "key": …, "options": {…}}  -> null
 {"do": "sql", "table": …, "text": …}                       -> rows; {table} stands for the table
 """
@@ -17,9 +16,6 @@ SETTINGS = {
     "spark.ui.enabled": "false",
     "spark.sql.shuffle.partitions": "1",
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
-    "spark.kryo.registrator": "org.apache.spark.HoodieSparkKryoRegistrar",
-    "spark.sql.extensions": "org.apache.spark.sql.hudi.HoodieSparkSessionExtension",
-    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.hudi.catalog.HoodieCatalog",
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
     "spark.driver.host": "127.0.0.1",
@@ -28,41 +24,51 @@ SETTINGS = {
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -Duser.timezone=UTC -Djol.skipHotspotSAAttach=true",
     "spark.sql.catalogImplementation": "in-memory",
 }
+OF_FORMAT = {
+    "hudi": {
+        "spark.kryo.registrator": "org.apache.spark.HoodieSparkKryoRegistrar",
+        "spark.sql.extensions": "org.apache.spark.sql.hudi.HoodieSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.hudi.catalog.HoodieCatalog",
+    },
+    "delta": {
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    },
+    "iceberg": {},
+}
 
 
-def main(bundle: str) -> None:
-    """Serve until the input ends."""
+def main(kind: str, jars: str) -> None:
+    """Serve until the input ends. jars: their paths, with commas between them."""
     answers = os.dup(1)
     os.dup2(2, 1)
     os.environ["PYSPARK_PYTHON"] = sys.executable
     from pyspark.sql import SparkSession
 
-    builder = SparkSession.builder.master("local[1]").config("spark.jars", bundle)
-    for name, value in SETTINGS.items():
+    builder = SparkSession.builder.master("local[1]").config("spark.jars", jars)
+    for name, value in {**SETTINGS, **OF_FORMAT[kind]}.items():
         builder = builder.config(name, value)
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     for line in sys.stdin:
         order = json.loads(line)
         try:
-            answer = {"answer": _served(spark, order)}
+            answer = {"answer": _served(spark, kind, order)}
         except Exception as error:  # noqa: BLE001 - told
             answer = {"error": str(error)[:3000]}
         os.write(answers, json.dumps(answer).encode() + b"\n")
 
 
-def _served(spark: Any, order: dict[str, Any]) -> Any:
+def _served(spark: Any, kind: str, order: dict[str, Any]) -> Any:
     table = order["table"]
-    if order["do"] == "read":
-        return [row.value for row in spark.read.format("hudi").load(table).toJSON().map(str).collect()]
     if order["do"] == "since":
-        reader = spark.read.format("hudi").option("hoodie.datasource.query.type", "incremental")
+        reader = spark.read.format(kind).option("hoodie.datasource.query.type", "incremental")
         return _rows(reader.option("hoodie.datasource.read.begin.instanttime", order["instant"]).load(table))
     if order["do"] == "sql":
-        spark.read.format("hudi").load(table).createOrReplaceTempView("read_table")
+        spark.read.format(kind).load(table).createOrReplaceTempView("read_table")
         return _rows(spark.sql(order["text"].replace("{table}", "read_table")))
     frame = spark.createDataFrame([tuple(row.values()) for row in order["rows"]], order["schema"])
-    writer = frame.write.format("hudi").option("hoodie.datasource.write.operation", order["do"])
+    writer = frame.write.format(kind).option("hoodie.datasource.write.operation", order["do"])
     writer.options(**order["options"]).mode("append").save(table)
     return None
 
@@ -72,4 +78,4 @@ def _rows(frame: Any) -> list[Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
