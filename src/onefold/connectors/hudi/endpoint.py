@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from onefold.connectors.hudi.shape import Target
 from onefold.connectors.hudi.sink import HudiSink
+from onefold.connectors.hudi.source import HudiSource
 from onefold.connectors.spooling import check_key
 from onefold.durations import Duration, duration_micros
 from onefold.errors import NotSupported
@@ -94,6 +97,12 @@ class Hudi:
         check_key(mode, key, self.label)
         return HudiSink(self.target, mode, key)
 
-    def as_source(self, format: Any) -> Any:  # noqa: A002 - the protocol's word
-        """Raises NotSupported."""
-        raise NotSupported(f"{self.label} cannot be read yet.")
+    def as_source(self, format: Any) -> HudiSource:  # noqa: A002 - the protocol's word
+        """The rows that are inserted and updated, by instant. Raises NotSupported for a format."""
+        if format is not None:
+            raise NotSupported(f"{self.label} has columns already: it takes no format.", found=format.name)
+        return HudiSource(self.target.uri, self.label)
+
+    def infer_schema(self) -> pa.Schema:
+        """The table's columns. Reads it. Raises SourceUnavailable, SourceRefused, ExtraMissing."""
+        return self.as_source(None).infer_schema()
