@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import deltalake
 import duckdb
+import pyarrow as pa
 
 import onefold as of
 from onefold.testing.harness import Subject
@@ -20,6 +24,16 @@ from tests.crash.subjects import may_lose, may_repeat
 
 EVENTS = 240
 """Enough for three epochs: a schedule costs what its processes cost, and there are many."""
+
+GIVEN_PARTS, GIVEN_ROWS = 4, 25
+GIVEN = pa.schema(
+    [
+        ("event_id", pa.string()),
+        ("merchant", pa.string()),
+        ("amount", pa.decimal128(18, 2)),
+        ("paid_at", pa.timestamp("us")),
+    ]
+)
 
 LEDGER = "SELECT event_id, merchant, amount, paid_at FROM t"
 
@@ -78,6 +92,54 @@ def at_least_once(folder: Path) -> of.Flow:
 def at_most_once(folder: Path) -> of.Flow:
     """A delivery may be missing."""
     return plain(folder, "at-most-once")
+
+
+def onward(folder: Path) -> of.Flow:
+    """The rows of one table into another."""
+    flow = of.Flow("onward", **flows.TINY)
+    flow.read(of.delta(str(folder / "given")), schema=flows.SCHEMA, name="in").append(table(folder, "ledger"))
+    return flow
+
+
+def mirrored(folder: Path) -> of.Flow:
+    """The changes of one table into a copy of it."""
+    flow = of.Flow("mirrored", **flows.TINY)
+    changes = flow.read(of.delta(str(folder / "given"), changes=True), schema={**flows.SCHEMA, "_op": "VARCHAR"})
+    changes.upsert(table(folder, "ledger"), key="event_id")
+    return flow
+
+
+def arrive_in_a_table(folder: Path, life: int) -> bool:
+    """Another writer appends to the table that is read: before the first process, and again with each restart."""
+    return _given_to(folder, life, lambda place: None)
+
+
+def arrive_with_changes(folder: Path, life: int) -> bool:
+    """The same; every time it also updates and deletes rows that were there."""
+    return _given_to(folder, life, _change)
+
+
+def _given_to(folder: Path, life: int, change: Callable[[str], None]) -> bool:
+    place, wanted = folder / "given", min(GIVEN_PARTS, life + 2)
+    done = len(list((folder / "parts").glob("*"))) if (folder / "parts").exists() else 0
+    for part in range(done, wanted):
+        rows = [_given(number) for number in range(part * GIVEN_ROWS, (part + 1) * GIVEN_ROWS)]
+        deltalake.write_deltalake(str(place), pa.Table.from_pylist(rows, GIVEN), mode="append")
+        change(str(place))
+        (folder / "parts" / str(part)).mkdir(parents=True)
+    return wanted == GIVEN_PARTS
+
+
+def _change(place: str) -> None:
+    held = deltalake.DeltaTable(place)
+    newest = pa.table(held.to_pyarrow_table()).num_rows
+    held.update(updates={"merchant": f"'was changed at {newest}'"}, predicate="amount > 0.10 AND amount < 0.20")
+    deltalake.DeltaTable(place).delete(f"amount = {newest / 200:.2f}")
+
+
+def _given(number: int) -> dict[str, Any]:
+    at = inputs.START + timedelta(seconds=number)
+    return {"event_id": f"e{number}", "merchant": f"m{number % 6}", "amount": Decimal(number) / 100, "paid_at": at}
 
 
 def arrive(folder: Path, life: int) -> bool:
@@ -160,6 +222,14 @@ def judge_plain(folder: Path) -> Count:
     return count
 
 
+def judge_copy(folder: Path) -> Count:
+    """Every row of the table that is read, as it is now."""
+    given, found = rows(folder / "given", LEDGER), rows(folder / "lake" / "ledger", LEDGER)
+    count = Count(events=len(given))
+    count.rows("copy", Counter(given), Counter(found))
+    return count
+
+
 def judge_merged(folder: Path) -> Count:
     """Every total."""
     expected, count = flows._expect(folder)
@@ -181,7 +251,10 @@ PARTED = Subject(build=parted, arrive=arrive, judge=judge_plain)
 MERGED = Subject(build=merged, arrive=arrive, judge=judge_merged)
 BOTH = Subject(build=ledger, arrive=arrive, judge=judge_ledger, arrange=(staged,))
 TOGETHER = Subject(build=together, arrive=arrive, judge=judge_together)
+ONWARD = Subject(build=onward, arrive=arrive_in_a_table, judge=judge_copy)
+MIRRORED = Subject(build=mirrored, arrive=arrive_with_changes, judge=judge_copy)
 AT_LEAST_ONCE = Subject(build=at_least_once, arrive=arrive, judge=judge_plain, accept=may_repeat)
 AT_MOST_ONCE = Subject(build=at_most_once, arrive=arrive, judge=judge_plain, accept=may_lose)
 
 SUBJECTS = {"plain": PLAIN, "staged": STAGED, "parted": PARTED, "merged": MERGED, "both": BOTH, "together": TOGETHER}
+"""Those that write payments; ONWARD and MIRRORED read a table."""

@@ -64,6 +64,11 @@ def test_a_zombie_that_checked_and_then_slept_is_refused_by_the_table(moment: st
     assert overtaken(results) <= OVERTAKEN
 
 
+@pytest.mark.parametrize("subject", [flows.ONWARD, flows.MIRRORED], ids=["rows", "changes"])
+def test_a_table_that_is_read_and_another_that_is_written_lose_nothing(subject: Subject, stage: Stage) -> None:
+    stage.at_every_step(subject, 6)
+
+
 @pytest.mark.parametrize("subject", [flows.AT_LEAST_ONCE, flows.AT_MOST_ONCE], ids=["at-least-once", "at-most-once"])
 def test_the_weaker_guarantees_show_their_promise_and_no_other(subject: Subject, stage: Stage) -> None:
     stage.at_every_step(subject, 10)
