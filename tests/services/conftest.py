@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from services import hudi, kafka, mariadb, postgres
 from services.jars import ServiceMissing
 from services.secured import SecuredBroker
 from tests.services.secured_kafka import PASSWORDS, World
+from tests.stage import Count, Stage
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +76,18 @@ def hudi_server(hudi_machine: str) -> Iterator[ForkServer]:
 def server(cluster: str) -> Iterator[ForkServer]:
     with ForkServer() as started:
         yield started
+
+
+@pytest.fixture
+def stage(server: ForkServer, tmp_path: Path, schedules: Count, seed: int) -> Stage:
+    """Flows over Kafka; modules about other servers have stages of their own."""
+    return Stage(tmp_path, server, schedules, seed)
+
+
+@pytest.fixture
+def database_stage(database_server: ForkServer, tmp_path: Path, schedules: Count, seed: int) -> Stage:
+    """Flows over PostgreSQL."""
+    return Stage(tmp_path, database_server, schedules, seed)
 
 
 @pytest.fixture(scope="session")

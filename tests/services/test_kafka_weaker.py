@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from onefold.testing.harness import ForkServer, Schedule, at_every_step, chosen, play, run_schedules, steps_of
+from onefold.testing.harness import ForkServer, Schedule, play
 from tests.crash.oracle import Count
 from tests.services.kafka_flows import AT_LEAST_ONCE, AT_MOST_ONCE
+from tests.stage import Stage
 
 pytestmark = pytest.mark.crash
 
@@ -27,23 +27,13 @@ def test_the_promised_duplicate_and_the_promised_loss_show(tmp_path: Path, serve
     assert 0 < lost.judgement.lost == sum(lost.ends[-1]["given_up"].values())
 
 
-def test_at_least_once_repeats_at_most_what_was_under_way_and_loses_nothing(
-    tmp_path: Path, server: ForkServer, schedules: Callable[[int], int], seed: int
-) -> None:
-    steps = chosen(steps_of(AT_LEAST_ONCE, tmp_path / "untouched", server), schedules(8), seed=seed)
-    results = run_schedules(AT_LEAST_ONCE, at_every_step(steps), tmp_path, server)
-    assert not results.failures, results.text()
-    for result in results.results:
+def test_at_least_once_repeats_at_most_what_was_under_way_and_loses_nothing(stage: Stage) -> None:
+    for result in stage.at_every_step(AT_LEAST_ONCE, 8).results:
         assert isinstance(result.judgement, Count)
         assert result.judgement.sinks["topic"][2] <= 2, "one kill repeats a delivery once"
 
 
-def test_at_most_once_loses_at_most_what_it_says_and_repeats_nothing(
-    tmp_path: Path, server: ForkServer, schedules: Callable[[int], int], seed: int
-) -> None:
-    steps = chosen(steps_of(AT_MOST_ONCE, tmp_path / "untouched", server), schedules(8), seed=seed)
-    results = run_schedules(AT_MOST_ONCE, at_every_step(steps), tmp_path, server)
-    assert not results.failures, results.text()
-    for result in results.results:
+def test_at_most_once_loses_at_most_what_it_says_and_repeats_nothing(stage: Stage) -> None:
+    for result in stage.at_every_step(AT_MOST_ONCE, 8).results:
         assert isinstance(result.judgement, Count)
         assert result.judgement.sinks["topic"][0] <= sum(result.ends[-1]["given_up"].values()), str(result.schedule)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,76 +12,48 @@ import pytest
 import onefold as of
 from onefold.connectors.postgres import outbox_cleaning
 from onefold.protocols import Limit
-from onefold.testing.harness import (
-    ForkServer,
-    Schedule,
-    Subject,
-    at_every_step,
-    at_random_moments,
-    at_two_steps,
-    chosen,
-    run_schedules,
-    steps_of,
-)
+from onefold.testing.harness import Subject
 from tests.services import outbox_controls as controls
 from tests.services import outbox_tables as tables
 from tests.services import postgres_flows as flows
 from tests.services.outbox_flows import CLEANED, KEPT
+from tests.stage import Stage
 
 pytestmark = pytest.mark.crash
 
-Count = Callable[[int], int]
 SUBJECTS = pytest.mark.parametrize("subject", [KEPT, CLEANED], ids=["kept", "cleaned"])
 
 
 @SUBJECTS
-def test_killed_at_any_durable_step_nothing_is_lost_or_duplicated(
-    subject: Subject, tmp_path: Path, database_server: ForkServer, schedules: Count, seed: int
-) -> None:
-    steps = chosen(steps_of(subject, tmp_path / "untouched", database_server), schedules(18), seed=seed)
-    results = run_schedules(subject, at_every_step(steps), tmp_path, database_server)
-    print(results.text())
-    assert not results.failures, results.text()
+def test_killed_at_any_durable_step_nothing_is_lost_or_duplicated(subject: Subject, database_stage: Stage) -> None:
+    database_stage.at_every_step(subject, 18)
 
 
 @SUBJECTS
-def test_killed_again_inside_recovery_nothing_is_lost_or_duplicated(
-    subject: Subject, tmp_path: Path, database_server: ForkServer, schedules: Count, seed: int
-) -> None:
-    steps = steps_of(subject, tmp_path / "untouched", database_server)
-    results = run_schedules(subject, at_two_steps(schedules(6), steps, seed=seed), tmp_path, database_server)
-    print(results.text())
-    assert not results.failures, results.text()
+def test_killed_again_inside_recovery_nothing_is_lost_or_duplicated(subject: Subject, database_stage: Stage) -> None:
+    database_stage.inside_recovery(subject, 6)
 
 
-def test_killed_at_random_moments_nothing_is_lost_or_duplicated(
-    tmp_path: Path, database_server: ForkServer, schedules: Count, seed: int
-) -> None:
-    results = run_schedules(CLEANED, at_random_moments(schedules(6), 1.0, seed=seed), tmp_path, database_server)
-    print(results.text())
-    assert not results.failures, results.text()
+def test_killed_at_random_moments_nothing_is_lost_or_duplicated(database_stage: Stage) -> None:
+    database_stage.at_random_moments(CLEANED, 6)
 
 
 @pytest.mark.parametrize("step", ["before postgres.clean#1", "after journal.seal#2", "before postgres.commit#2"])
-def test_a_zombie_that_wakes_changes_nothing(step: str, tmp_path: Path, database_server: ForkServer) -> None:
+def test_a_zombie_that_wakes_changes_nothing(step: str, database_stage: Stage) -> None:
     """It may delete, and what it deletes is settled."""
-    results = run_schedules(CLEANED, [Schedule.parse(f"freeze {step}")], tmp_path, database_server)
-    assert not results.failures, results.text()
+    database_stage.wake_a_zombie(CLEANED, step)
 
 
 KILLS = [f"kill before journal.seal#{count}" for count in (1, 2, 4)]
 
 
-@pytest.mark.parametrize("safeguard", [controls.cleaned_when_read, controls.position_forgotten])
+@pytest.mark.parametrize(
+    ("subject", "safeguard"), [(CLEANED, controls.cleaned_when_read), (KEPT, controls.position_forgotten)]
+)
 def test_a_safeguard_taken_out_is_missed(
-    safeguard: Callable[[], None], tmp_path: Path, database_server: ForkServer
+    subject: Subject, safeguard: Callable[[], None], database_stage: Stage
 ) -> None:
-    """Under the same schedules all is right with it."""
-    schedules = [Schedule.parse(text) for text in KILLS]
-    with_it = run_schedules(CLEANED, schedules, tmp_path / "with", database_server)
-    assert not with_it.failures, with_it.text()
-    subject = replace(CLEANED if safeguard is controls.cleaned_when_read else KEPT, arrange=(safeguard,))
-    assert run_schedules(subject, schedules, tmp_path / "without", database_server).failures
+    database_stage.miss_a_safeguard(subject, safeguard, KILLS)
 
 
 # ----------------------------------------------------------------------------------------------------------- cleaning
