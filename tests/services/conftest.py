@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from onefold.testing.harness import ForkServer
 from services import hudi, kafka, mariadb, postgres
 from services.jars import ServiceMissing
 from services.secured import SecuredBroker
+from tests.needs import need
+from tests.services.s3_server import S3
 from tests.services.secured_kafka import PASSWORDS, World
 from tests.stage import Count, Stage
 
@@ -45,6 +48,20 @@ def mysql_database() -> Iterator[str]:
             yield url
     except ServiceMissing as missing:
         pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[S3]:
+    need(importlib.util.find_spec("moto") is not None, "no moto[server]")
+    with S3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3) -> Iterator[S3]:
+    """Nothing is lost in it any more when a test has ended."""
+    yield s3_server
+    s3_server.mend()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +11,7 @@ from onefold.connectors.delta import delta, sink
 from onefold.errors import OutcomeUnknown, SinkRefused, SinkUnavailable, TokenRefused
 from onefold.testing.contract_case import SinkBench, SinkCase, move, numbered, token
 from onefold.testing.contracts import sink_contracts
-from tests.needs import need
-
-try:
-    import moto.server  # noqa: F401
-except ImportError:
-    need(False, "no moto[server]")
-
 from tests.services.s3_server import BUCKET, S3
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3]:
-    with S3() as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_lost(s3: S3) -> Iterator[None]:
-    yield
-    s3.mend()
 
 
 def case_of(s3: S3) -> SinkCase:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +11,9 @@ from onefold.connectors.iceberg import iceberg
 from onefold.errors import OutcomeUnknown, TokenRefused
 from onefold.testing.contract_case import SinkBench, SinkCase, move, numbered, token
 from onefold.testing.contracts import sink_contracts
-from tests.needs import need
-
-try:
-    import moto.server  # noqa: F401
-except ImportError:
-    need(False, "no moto[server]")
-
 from tests.services.s3_server import BUCKET, KEYS, S3
 
 KEY, SECRET = KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"]
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3]:
-    with S3() as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_lost(s3: S3) -> Iterator[None]:
-    yield
-    s3.mend()
 
 
 def catalog_of(url: str) -> dict[str, str]:

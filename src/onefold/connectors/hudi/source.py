@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from onefold.connectors.hudi.reading import cast
 from onefold.connectors.hudi.rows import columns_of
 from onefold.connectors.hudi.shape import META
 from onefold.connectors.hudi.timeline import History, Step, step_after
+from onefold.connectors.slicing import placed, sliced
 from onefold.connectors.spooling import resolved_path, target_path
 from onefold.errors import ExtraMissing, InputLost, OnefoldError, SourceRefused, SourceUnavailable, check
 from onefold.protocols import CheckResult, Limit, Read, Reading, SourcePromise
@@ -159,18 +160,16 @@ class HudiSource:
         if step.file >= len(files):
             return Read([], step.done)
         rows = self._open_file(table, files[step.file], step)
-        last = rows.num_rows
-        end = limit.until if isinstance(limit.until, Mapping) else {}
+        end: Mapping[str, Any] = limit.until if isinstance(limit.until, Mapping) else {}
         is_last_file = (end.get("in"), end.get("file")) == (step.instant, step.file)
-        if is_last_file:
-            last = min(last, end["row"])
-        part = rows.slice(step.row, max(0, min(limit.rows, last - step.row)))
-        part = part.slice(0, _fitting(part, limit.size_bytes))
-        following = step.row + part.num_rows
-        if following < rows.num_rows or is_last_file:
-            return Read(self._with_places(part, step, files[step.file]), step.at(step.file, following))
-        is_end = step.file + 1 >= len(files)
-        return Read(self._with_places(part, step, files[step.file]), step.done if is_end else step.at(step.file + 1, 0))
+        part = sliced(rows, step.row, limit, end["row"] if is_last_file else None)
+        row = step.row + part.num_rows
+        if row < rows.num_rows or is_last_file:
+            following = step.at(step.file, row)
+        else:
+            following = step.at(step.file + 1, 0) if step.file + 1 < len(files) else step.done
+        instant, path = pa.scalar(step.instant), pa.scalar(files[step.file])
+        return Read(placed(part, self._meta, step.row, _instant=instant, _file=path), following)
 
     def _files(self, table: Any, step: Step) -> list[str]:
         with self._in_our_words():
@@ -203,18 +202,6 @@ class HudiSource:
                 found = found.append_column(field.name, pa.nulls(found.num_rows, field.type))
         return cast(found.select(columns.names), columns)
 
-    def _with_places(self, rows: pa.Table, step: Step, path: str) -> Sequence[pa.RecordBatch]:
-        count = rows.num_rows
-        places = {
-            "_instant": pa.repeat(pa.scalar(step.instant), count),
-            "_file": pa.repeat(pa.scalar(path), count),
-            "_offset": pa.array(range(step.row, step.row + count), pa.int64()),
-        }
-        for name in self._meta:
-            rows = rows.append_column(name, places[name])
-        batches: Sequence[pa.RecordBatch] = rows.combine_chunks().to_batches()
-        return batches
-
     @contextlib.contextmanager
     def _in_our_words(self) -> Iterator[None]:
         try:
@@ -223,10 +210,3 @@ class HudiSource:
             raise
         except Exception as error:
             raise SourceUnavailable(f"{self._label} cannot be read.", found=repr(error)) from error
-
-
-def _fitting(rows: pa.Table, size_bytes: int) -> int:
-    """How many of the rows fit, by their average size; at least one."""
-    if not rows.num_rows or rows.nbytes <= size_bytes:
-        return int(rows.num_rows)
-    return max(1, int(rows.num_rows * size_bytes / rows.nbytes))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from onefold.connectors.iceberg.endpoint import IcebergTable
 from onefold.connectors.iceberg.history import Step, files_of, next_step
 from onefold.connectors.iceberg.reading import as_given, rows_of_task
 from onefold.connectors.iceberg.types import plain_type
+from onefold.connectors.slicing import placed, sliced
 from onefold.errors import OnefoldError, SourceRefused, SourceUnavailable, check
 from onefold.protocols import CheckResult, Limit, Read, Reading, SourcePromise
 from onefold.types import Binding, PartitionId, Position
@@ -153,15 +154,14 @@ class IcebergSource:
             return Read([], step.done)
         task = tasks[step.file]
         rows = self._open_file(step.table, task)
-        last = min(len(rows), step.until_row if step.until_file == step.file else len(rows))
-        part = rows.slice(step.row, max(0, min(limit.rows, last - step.row)))
-        part = part.slice(0, _fitting(part, limit.size_bytes))
+        part = sliced(rows, step.row, limit, step.until_row if step.until_file == step.file else None)
         end = step.row + len(part)
         if end < len(rows) or step.until_file == step.file:
             following = step.at(step.file, end)
         else:
             following = step.at(step.file + 1, 0) if step.file + 1 < len(tasks) else step.done
-        return Read(self._with_places(part, step, task), following)
+        snapshot, path = pa.scalar(step.snapshot, pa.int64()), pa.scalar(task.file.file_path, pa.string())
+        return Read(placed(part, self._meta, step.row, _snapshot=snapshot, _file=path), following)
 
     def _tasks(self, step: Step) -> list[FileScanTask]:
         known = (step.snapshot, step.is_whole)
@@ -179,22 +179,3 @@ class IcebergSource:
             columns = [as_given(column, kind) for column, kind in zip(found.columns, kinds, strict=True)]
             self._rows = path, pa.table(columns, names=found.column_names)
         return self._rows[1]
-
-    def _with_places(self, rows: pa.Table, step: Step, task: FileScanTask) -> Sequence[pa.RecordBatch]:
-        count = len(rows)
-        places = {
-            "_snapshot": pa.repeat(pa.scalar(step.snapshot, pa.int64()), count),
-            "_file": pa.repeat(pa.scalar(task.file.file_path, pa.string()), count),
-            "_offset": pa.array(range(step.row, step.row + count), pa.int64()),
-        }
-        for name in self._meta:
-            rows = rows.append_column(name, places[name])
-        batches: Sequence[pa.RecordBatch] = rows.combine_chunks().to_batches()
-        return batches
-
-
-def _fitting(rows: pa.Table, size_bytes: int) -> int:
-    """How many of the rows fit, by their average size; at least one."""
-    if not len(rows) or rows.nbytes <= size_bytes:
-        return len(rows)
-    return max(1, int(len(rows) * size_bytes / rows.nbytes))
