@@ -11,13 +11,13 @@ from tests.stage import Stage
 pytestmark = pytest.mark.crash
 
 SHARES: dict[tuple[str, Act], int] = {
-    ("revenue", "stop"): 12,
-    ("running", "stop"): 8,
-    ("revenue", "full"): 14,
-    ("running", "full"): 20,
-    ("together", "full"): 14,
-    ("ledgers", "fail"): 14,
-    ("running", "fail"): 20,
+    ("revenue", "stop"): 8,
+    ("running", "stop"): 6,
+    ("revenue", "full"): 12,
+    ("running", "full"): 14,
+    ("together", "full"): 10,
+    ("ledgers", "fail"): 12,
+    ("running", "fail"): 14,
 }
 
 
