@@ -11,7 +11,7 @@ from tests.crash import flows, inputs
 
 pytestmark = pytest.mark.crash
 
-MOST_BYTES = 900 << 20
+MOST_BYTES = 1 << 30
 """Bounded queues of epochs of 48 MiB, decoded; not proportional to the input."""
 
 
