@@ -12,8 +12,8 @@ from tests.crash import flows, inputs
 pytestmark = pytest.mark.crash
 
 MOST_BYTES = 1280 << 20
-"""Bounded queues of epochs of 48 MiB, decoded; not proportional to the input: 1, 2 and 4 million lines took 941, 969 and
-1,050 MiB."""
+"""Bounded queues of epochs of 48 MiB, decoded; not proportional to the input: 1, 2 and 4 million lines took 941, 969
+and 1,050 MiB."""
 
 
 def arrive_few(folder: Path, life: int) -> bool:
