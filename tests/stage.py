@@ -25,6 +25,10 @@ __all__ = ["ZOMBIES", "Count", "Stage", "overtaken"]
 Count = Callable[[int], int]
 """How many schedules to play, given the usual number."""
 
+ATTEMPTS = 6
+"""How often a safeguard that is taken out may go unnoticed: which of two processes is first, and how far a flow has come
+when it is killed, is not in a schedule's hand."""
+
 ZOMBIES = [f"freeze after journal.seal#{count}" for count in (1, 2, 3)]
 
 
@@ -74,12 +78,12 @@ class Stage:
         texts: Sequence[str],
         *,
         other: Callable[[], None] | None = None,
-        attempts: int = 1,
+        attempts: int = ATTEMPTS,
         is_seen: Callable[[Results], bool] = lambda results: bool(results.failures),
     ) -> None:
         """Under the same schedules all is right with it, and without it that is seen.
 
-        other: what is taken out in either case. attempts: which of two processes is first is not in a schedule's hand.
+        other: what is taken out in either case. attempts: see ATTEMPTS.
         """
         schedules = [Schedule.parse(text) for text in texts]
         right = subject if other is None else replace(subject, arrange=(*subject.arrange, other))

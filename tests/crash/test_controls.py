@@ -48,9 +48,6 @@ CONTROLS: dict[Callable[[], None], tuple[Subject, list[str], str]] = {
 }
 
 
-ATTEMPTS = 6
-
-
 def seen(subject: Subject, results: Results, what: str) -> bool:
     """Whether some schedule showed it. "stopped": a process refused to go on."""
     if what == "stopped":
@@ -61,6 +58,4 @@ def seen(subject: Subject, results: Results, what: str) -> bool:
 @pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.__name__)
 def test_a_safeguard_that_is_taken_out_is_missed(control: Callable[[], None], stage: Stage) -> None:
     subject, texts, what = CONTROLS[control]
-    stage.miss_a_safeguard(
-        subject, control, texts, attempts=ATTEMPTS, is_seen=lambda results: seen(subject, results, what)
-    )
+    stage.miss_a_safeguard(subject, control, texts, is_seen=lambda results: seen(subject, results, what))
