@@ -26,8 +26,8 @@ Count = Callable[[int], int]
 """How many schedules to play, given the usual number."""
 
 ATTEMPTS = 6
-"""How often a safeguard that is taken out may go unnoticed: which of two processes is first, and how far a flow has come
-when it is killed, is not in a schedule's hand."""
+"""How often a safeguard that is taken out may go unnoticed: which of two processes is first, and how far a flow has
+come when it is killed, is not in a schedule's hand."""
 
 ZOMBIES = [f"freeze after journal.seal#{count}" for count in (1, 2, 3)]
 
