@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,11 +60,12 @@ class History:
     """The completed instants of a table, as hudi-rs finds them."""
 
     def __init__(self, table: Any, folder: Path, label: str) -> None:
-        under_way = pending(folder)  # looked at first: what completes in between is not missed, only seen later
         timeline = table.get_timeline()
-        self._folder = folder
         found = [*timeline.get_completed_commits(), *timeline.get_completed_replacecommits()]
-        self._instants = {str(one.timestamp): one for one in found if not under_way or one.timestamp < under_way}
+        completed = {str(one.timestamp): one for one in found}
+        under_way = pending(folder, completed)
+        self._folder = folder
+        self._instants = {name: one for name, one in completed.items() if under_way is None or name < under_way}
         self._timeline = timeline
         self._label = label
         self.names = sorted(self._instants)
@@ -162,17 +163,19 @@ def _replaced(told: Mapping[str, Any]) -> list[_Group]:
     return [_Group(part, name) for part, names in parts.items() for name in names]
 
 
-def pending(folder: Path) -> str | None:
-    """The oldest instant that was requested and is not completed; of those that write."""
-    requested, completed = set(), set()
-    for path in (folder / META / "timeline").glob("*"):
+def pending(folder: Path, completed: Container[str]) -> str | None:
+    """The oldest instant that writes, was requested, and is not among the completed, which were looked at before.
+
+    What is older than a completed one was requested before it, and its request stays where it is when it completes: so
+    none is missed that completes while we look.
+    """
+    place = folder / META / "timeline"
+    requested = set()
+    for path in (place if place.is_dir() else folder / META).glob("*"):  # up to table version 6 there is no such folder
         instant, _, rest = path.name.partition(".")
-        requested_at, is_completed, _ = instant.partition("_")
-        if is_completed:
-            completed.add(requested_at)
-        elif rest.partition(".")[0] in _WRITING or rest == "inflight":
-            requested.add(requested_at)
-    return min(requested - completed, default=None)
+        if instant.isdigit() and (rest == "inflight" or rest.partition(".")[0] in _WRITING):
+            requested.add(instant)
+    return min((instant for instant in requested if instant not in completed), default=None)
 
 
 def step_after(history: History, start: Position, until: Position) -> Step | None:
