@@ -8,6 +8,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "simulation": ("tests/unit/test_simulation.py", "-k", "schedules", "--schedules", "4000"),
     "core": ("tests/unit/test_simulation_findings.py", "tests/unit/test_core_rules.py"),
     "survival": ("tests/unit/test_survival.py",),
+    "together": ("tests/unit/test_engine_together.py",),
     "books": ("tests/unit/test_engine_books.py",),
     "keeping": ("tests/unit/test_engine_keeping.py",),
     "durability": ("tests/unit/test_durability.py",),
@@ -300,6 +301,20 @@ IDENTITY = (
         "if history.settled < history.head:",
         "if False:",
         "simulation",
+    ),
+    bug(
+        "a sink leaves while something may be prepared in it",
+        "engines/embedded/identity.py",
+        "if history.undecided is not None:",
+        "if False:",
+        "together",
+    ),
+    bug(
+        "a prepare without an answer is taken for decided",
+        "engines/embedded/conductor.py",
+        "(self._draft.has_failed and not self._draft.is_in_doubt)",
+        "self._draft.has_failed",
+        "together",
     ),
     bug(
         "an outcome is read as an attempt",

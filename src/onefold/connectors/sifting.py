@@ -1,8 +1,8 @@
 """Leaves out of a transaction the rows that the server refuses, by halves.
 
 Each piece is written behind a savepoint, and what the server would check later is checked at its end; a piece that is
-refused is undone and cut in two. So k refused rows of n cost about k log n pieces. Rows that are left are
-tried again, for one may have been refused for want of another, which was written later: backwards first, then forwards,
+refused is undone and cut in two. So k refused rows of n cost about k log n pieces. Rows that are left are tried
+again, for one may have been refused for want of another, which was written later: backwards first, then forwards,
 and so on, until none is taken any more or MOST_PASSES are over: some then stay refused that a longer search places.
 Of two rows that exclude each other the earlier is taken, unless it had to wait for a row behind it: when it is tried
 again the other may be there.
