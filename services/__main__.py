@@ -13,10 +13,10 @@ import signal
 import subprocess
 import sys
 
-from services import kafka, mariadb, postgres, registry
+from services import iceberg, kafka, mariadb, postgres, registry
 from services.jars import ServiceMissing
 
-SERVERS = (kafka, registry, postgres, mariadb)
+SERVERS = (kafka, registry, postgres, mariadb, iceberg)
 
 
 def main() -> int:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".services"
-POM = Path(__file__).with_name("pom.xml")
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 
 
@@ -27,10 +26,10 @@ def java() -> str:
     return found
 
 
-def jars() -> Path:
-    """The folder with all jars of pom.xml; another one when that changes. Raises ServiceMissing."""
-    folder = FOLDER / f"jars-{hashlib.sha256(POM.read_bytes()).hexdigest()[:12]}"
-    return _fetched(folder, ("copy-dependencies", "-f", str(POM), "-DincludeScope=runtime"))
+def of_pom(pom: Path) -> Path:
+    """The folder with all jars that it names and they need; another one when it changes. Raises ServiceMissing."""
+    folder = FOLDER / f"jars-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}"
+    return _fetched(folder, ("copy-dependencies", "-f", str(pom), "-DincludeScope=runtime"))
 
 
 def copied(name: str, artifacts: Sequence[str]) -> Path:

@@ -12,7 +12,8 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from services.jars import jars, java
+from services import jars
+from services.jars import java
 from services.process import Server, answers, free_port
 
 __all__ = ["VARIABLE", "Broker", "answers", "free_port", "running"]
@@ -20,6 +21,7 @@ __all__ = ["VARIABLE", "Broker", "answers", "free_port", "running"]
 VARIABLE = "ONEFOLD_KAFKA"
 """Names the brokers of a cluster to use instead: host:port[,host:port]."""
 
+POM = Path(__file__).with_name("kafka-pom.xml")
 _JVM = ("-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
@@ -130,4 +132,4 @@ def running() -> Iterator[str]:
 
 
 def _java() -> list[str]:
-    return [java(), *_JVM, "-cp", f"{jars()}/*"]
+    return [java(), *_JVM, "-cp", f"{jars.of_pom(POM)}/*"]

@@ -26,10 +26,14 @@ def rows_by_pyiceberg(folder: Path, table: str, columns: Sequence[str]) -> list[
     """Rows as pyiceberg reads them; none when the table is not there."""
     if metadata_file(folder, table) is None:
         return []
+    return scanned(catalog_of(folder), (NAMESPACE, table), columns)
+
+
+def scanned(catalog: dict[str, str], names: tuple[str, str], columns: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Rows of a table of any catalog, by pyiceberg."""
     from pyiceberg.catalog import load_catalog
 
-    loaded = load_catalog("default", **catalog_of(folder)).load_table((NAMESPACE, table))
-    found = loaded.scan(selected_fields=tuple(columns)).to_arrow()
+    found = load_catalog("default", **catalog).load_table(names).scan(selected_fields=tuple(columns)).to_arrow()
     return list(zip(*(found.column(name).to_pylist() for name in columns), strict=True))
 
 
@@ -44,13 +48,17 @@ def made(folder: Path, table: str, schema: Any) -> Any:
 
 def rows_by_duckdb(folder: Path, table: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
     """Rows as DuckDB reads them from the files of the current snapshot."""
-    files = data_files(folder, table)
+    return rows_of(data_files(folder, table), columns)
+
+
+def rows_of(files: Sequence[str], columns: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Rows of Parquet files, by DuckDB."""
     if not files:
         return []
     with duckdb.connect() as connection:
         named = ", ".join(f'"{name}"' for name in columns)
         query = f"SELECT {named} FROM read_parquet(?, hive_partitioning = false)"
-        return connection.execute(query, [files]).fetchall()
+        return connection.execute(query, [list(files)]).fetchall()
 
 
 def metadata_file(folder: Path, table: str) -> Path | None:
@@ -85,7 +93,11 @@ def data_files(folder: Path, table: str) -> list[str]:
     """The files of the current snapshot, through its manifest list and manifests."""
     if metadata_file(folder, table) is None:
         return []
-    metadata = metadata_of(folder, table)
+    return files_of(metadata_of(folder, table))
+
+
+def files_of(metadata: dict[str, Any]) -> list[str]:
+    """The files of the current snapshot of a table's metadata."""
     current = metadata.get("current-snapshot-id")
     snapshots = [snapshot for snapshot in metadata.get("snapshots", []) if snapshot["snapshot-id"] == current]
     found = []

@@ -49,7 +49,7 @@ def test_a_lost_answer_is_read_back_and_decided_by_the_token(
 def test_a_catalog_that_hangs_is_given_up_and_what_it_did_later_is_refused(
     server: RestCatalogServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rest, "REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(rest, "REQUEST_SECONDS", 5.0)  # a busy machine answers all else in less
     bench = bench_of(server)
     sink, _ = bench.instance()
     receipt = bench.prepare(sink, 1, numbered(1))
@@ -58,7 +58,7 @@ def test_a_catalog_that_hangs_is_given_up_and_what_it_did_later_is_refused(
         sink.commit([receipt], move(0, 1))
     sink.close()
     assert sink.open(bench.binding()) is None
-    server.faults = [Fault(lands=True, seconds=5)]
+    server.faults = [Fault(lands=True)]
     with pytest.raises(OutcomeUnknown):
         sink.commit([receipt], move(0, 1))
     sink.close()
