@@ -1,8 +1,8 @@
 # make demo    a virtual environment, onefold with its compiled kernel, and the main job
 # make test    every tier that can run here; what cannot is named in the last lines
 # make check   lint, format, types, tidy
-# make services  servers for development, as processes on loopback, until Ctrl-C: Kafka and a schema registry (need
-#              Java 17 and Maven), PostgreSQL, MariaDB; one that is missing is named and left out
+# make services  servers for development, as processes on loopback, until Ctrl-C: Kafka, a schema registry and Iceberg's
+#              REST catalog (need Java 17 and Maven), PostgreSQL, MariaDB; one that is missing is named and left out
 # make bench   the benchmarks (BENCH=payments for one)
 # make clean   removes what these made
 #

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from onefold.connectors.postgres.changes import cursor, seeking
@@ -22,6 +23,17 @@ def confirmed_when_read() -> None:
 
     ChangesSource._take = taken  # type: ignore[method-assign]
     seeking._demand_not_ahead = lambda confirmed, lsn, losses: None
+
+
+def late_marks() -> None:
+    """Time for the writers between a piece and its marker: this is no safeguard."""
+    mark = cursor.mark
+
+    def marked(*args: Any) -> None:
+        threading.Event().wait(0.03)
+        mark(*args)
+
+    cursor.mark = marked
 
 
 def touched_rows_given() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,10 @@ def jars_of(kind: str) -> list[Path]:
 
 
 @contextmanager
-def spark_with(kind: str, jars: list[Path]) -> Iterator[Ask]:
-    """A session that reads and writes one format."""
+def spark_with(kind: str, jars: list[Path], settings: Mapping[str, str] | None = None) -> Iterator[Ask]:
+    """A session that reads and writes one format. settings: of Spark, beside those that the format needs."""
     program = Path(__file__).with_name("spark_program.py")
-    command = [sys.executable, str(program), kind, ",".join(map(str, jars))]
+    command = [sys.executable, str(program), kind, ",".join(map(str, jars)), json.dumps(dict(settings or {}))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
         assert process.stdout

@@ -3,6 +3,7 @@
 {"do": "since", "table": …, "instant": …}                  -> rows of later commits, by an incremental query of Hudi
 {"do": "upsert" | "insert", "table": …, "rows": […], "key": …, "options": {…}}  -> null
 {"do": "sql", "table": …, "text": …}                       -> rows; {table} stands for the table
+{"do": "call", "text": …}                                  -> rows of a statement that names its tables itself
 """
 
 from __future__ import annotations
@@ -33,20 +34,22 @@ OF_FORMAT = {
     "delta": {
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.databricks.delta.snapshotPartitions": "1",
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": "1",  # VACUUM lists folders in 10,000 tasks
     },
-    "iceberg": {},
+    "iceberg": {"spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"},
 }
 
 
-def main(kind: str, jars: str) -> None:
-    """Serve until the input ends. jars: their paths, with commas between them."""
+def main(kind: str, jars: str, settings: str) -> None:
+    """Serve until the input ends. jars: their paths, with commas between them; settings: more of Spark's, as JSON."""
     answers = os.dup(1)
     os.dup2(2, 1)
     os.environ["PYSPARK_PYTHON"] = sys.executable
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.master("local[1]").config("spark.jars", jars)
-    for name, value in {**SETTINGS, **OF_FORMAT[kind]}.items():
+    for name, value in {**SETTINGS, **OF_FORMAT[kind], **json.loads(settings)}.items():
         builder = builder.config(name, value)
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
@@ -60,6 +63,8 @@ def main(kind: str, jars: str) -> None:
 
 
 def _served(spark: Any, kind: str, order: dict[str, Any]) -> Any:
+    if order["do"] == "call":
+        return _rows(spark.sql(order["text"]))
     table = order["table"]
     if order["do"] == "since":
         reader = spark.read.format(kind).option("hoodie.datasource.query.type", "incremental")

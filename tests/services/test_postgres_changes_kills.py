@@ -53,4 +53,4 @@ CONTROLS = [controls.confirmed_when_read, controls.touched_rows_given, controls.
 
 @pytest.mark.parametrize("safeguard", CONTROLS, ids=lambda safeguard: safeguard.__name__)
 def test_a_safeguard_taken_out_is_missed(safeguard: Callable[[], None], database_stage: Stage) -> None:
-    database_stage.miss_a_safeguard(MIRROR, safeguard, KILLS)
+    database_stage.miss_a_safeguard(MIRROR, safeguard, KILLS, other=controls.late_marks)
