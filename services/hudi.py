@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from onefold.connectors.hudi import jvm
-from onefold.connectors.hudi.jars import ARTIFACTS, JARS, VERSION
+from onefold.connectors.hudi.jars import ARTIFACTS, FOLDER, JARS
 from services import jars
 
 VARIABLE = jvm.SHARED
@@ -17,7 +17,7 @@ def fetched() -> str:
     """The folder with Hudi's jars, or what ONEFOLD_HUDI_JARS names. Raises ServiceMissing."""
     jars.java()
     named = os.environ.get(JARS)
-    return named or str(jars.copied(f"hudi-{VERSION}", [f"{artifact}:{VERSION}" for artifact in ARTIFACTS]))
+    return named or str(jars.copied(FOLDER, ARTIFACTS))
 
 
 @contextmanager

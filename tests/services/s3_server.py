@@ -8,6 +8,7 @@ are not told apart; it keeps objects in memory, and is consistent at once.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -51,8 +52,8 @@ class S3:
         }
 
     def lose(self, fate: int | str, *, within: str = "/_delta_log/", action: str = "PUT", times: int = 1) -> None:
-        """The answers of the next requests that are carried out: a status instead, or "cut". action: a method, or what
-        is asked of Glue."""
+        """The answers of the next requests that are carried out: a status instead, or "cut". within: a pattern of their
+        paths. action: a method, or what is asked of Glue."""
         self._tell({"within": within, "method": action, "times": times, "fate": fate, "is_done": True})
 
     def refuse(self, status: int, *, within: str = "", method: str = "", times: int = 1_000_000) -> None:
@@ -101,7 +102,7 @@ class Door:
     def _fate(self, action: str, path: str) -> dict[str, Any] | None:
         with self._lock:
             order = self._order
-            if order is None or self._met >= order["times"] or order["within"] not in path:
+            if order is None or self._met >= order["times"] or not re.search(order["within"], path):
                 return None
             if action != (order["method"] or action):
                 return None

@@ -57,7 +57,7 @@ def test_hudi_rs_reads_a_partitioned_table(tmp_path: Path) -> None:
     sink.commit([bench.prepare(sink, 1, rows)], move(0, 1))
     sink.commit([bench.prepare(sink, 2, rows[:2])], move(1, 2))
     expected = sorted((row["id"], row["day"]) for row in [*rows, *rows[:2]])
-    assert sorted(flows.read(tmp_path / "target", ("id", "day"))) == expected
+    assert sorted(flows.rows_of(flows.reader(tmp_path, "target"), ("id", "day"))) == expected
     assert sorted((row["id"], row["day"]) for row in bench.look()[0]) == expected
 
 
@@ -79,4 +79,4 @@ def test_spark_writes_beside_and_archives_our_commits_and_the_token_stays(spark:
     later.commit([bench.prepare(later, 2, [{"id": 70, "name": "ours"}])], move(1, 2))
     rows = spark(do="sql", table=table, text="SELECT id, name FROM {table} ORDER BY id")
     assert rows == [["1", "spark 4"], ["2", "n2"], ["70", "ours"], *[[str(70 + n), "spark"] for n in range(1, 5)]]
-    assert sorted(flows.read(tmp_path / "target", ("id",))) == [(int(row[0]),) for row in rows]
+    assert sorted(flows.rows_of(flows.reader(tmp_path, "target"), ("id",))) == [(int(row[0]),) for row in rows]

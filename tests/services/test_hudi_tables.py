@@ -138,7 +138,9 @@ def test_a_refused_zombie_takes_its_files_with_it(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused_when_the_flow_is_built() -> None:
     with pytest.raises(NotSupported, match="copy-on-write"):
         of.hudi("lake", table_type="mor")
-    with pytest.raises(NotSupported, match="local folders"):
-        of.hudi("s3://bucket/lake")
+    with pytest.raises(NotSupported, match="local folders and in S3-compatible"):
+        of.hudi("gs://bucket/lake")
+    with pytest.raises(BuildError, match="not known"):
+        of.hudi("s3://bucket/lake", storage_options={"AWS_SECRET": "x"})
     with pytest.raises(BuildError):
         of.hudi("lake", commit_every="soon")

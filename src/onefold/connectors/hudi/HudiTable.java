@@ -36,6 +36,7 @@ import org.apache.hudi.common.table.timeline.HoodieInstant;
 import org.apache.hudi.common.table.timeline.HoodieTimeline;
 import org.apache.hudi.common.table.view.FileSystemViewManager;
 import org.apache.hudi.common.table.view.HoodieTableFileSystemView;
+import org.apache.hudi.common.util.CommitUtils;
 import org.apache.hudi.common.util.Option;
 import org.apache.hudi.config.HoodieWriteConfig;
 import org.apache.hudi.storage.hadoop.HadoopStorageConfiguration;
@@ -62,13 +63,21 @@ public class HudiTable {
 
   private final String base;
   private final Map options;
+  private final Configuration hadoop;
+  private final boolean isLocal;
   private final long lockMillis;
   private final Map seen = new HashMap();
   private final Map pending = new HashMap();
 
-  public HudiTable(String base, Map options, long lockMillis) {
+  /** settings: of Hadoop's client, for a table in a store; there the caller keeps writers apart, see deciding.py. */
+  public HudiTable(String base, Map options, Map settings, long lockMillis) {
     this.base = base;
     this.options = options;
+    this.isLocal = !base.contains("://");
+    this.hadoop = new Configuration(hadoop());
+    for (Object each : settings.entrySet()) {
+      this.hadoop.set((String) ((Map.Entry) each).getKey(), (String) ((Map.Entry) each).getValue());
+    }
     this.lockMillis = lockMillis;
   }
 
@@ -77,7 +86,7 @@ public class HudiTable {
     Properties properties = new Properties();
     properties.putAll(settings);
     HoodieTableMetaClient.newTableBuilder().fromProperties(properties).setTableName(name)
-        .initTable(new HadoopStorageConfiguration(hadoop()), base);
+        .initTable(storage(), base);
   }
 
   /** Ends what others began here and did not complete; nothing of it can be completed later. Gives the state. */
@@ -170,28 +179,64 @@ public class HudiTable {
     Lock lock = null;
     try {
       lock = new Lock();
-      HoodieTableMetaClient meta = meta();
-      Map state = state(meta);
-      String found = token(state, owner);
-      if (!isExpected(found, expected)) {
-        return answer("moved", found);
+      Map state = new HashMap();
+      List answer = judged(instant, owner, expected, next, state);
+      if (!answer.get(0).equals("sealed")) {
+        return answer;
       }
-      if (!pendingIn(meta).contains(instant)) {
-        return answer("gone", found);
-      }
-      if (next != null) {
-        state.put(TOKEN + owner, next);
-      }
-      String number = (String) state.get(NUMBER);
-      state.put(NUMBER, String.valueOf(number == null ? 1L : Long.parseLong(number) + 1L));
       boolean isDone = written.client.commit(instant, written.statuses, Option.of(state));
-      return answer(isDone ? "done" : "gone", found);
+      return answer(isDone ? "done" : "gone", answer.get(1).toString());
     } finally {
       if (lock != null) {
         lock.release();
       }
       written.client.close();
     }
+  }
+
+  /** What `complete` needs to show what was written, and to move the token. Gives "sealed" and that, or as `commit`. */
+  public List seal(String instant, String owner, String expected, String next) throws Exception {
+    Pending written = (Pending) pending.remove(instant);
+    try {
+      Map state = new HashMap();
+      List answer = judged(instant, owner, expected, next, state);
+      if (!answer.get(0).equals("sealed")) {
+        return answer;
+      }
+      List stats = new ArrayList();
+      for (Object each : written.statuses) {
+        stats.add(((WriteStatus) each).getStat());
+      }
+      HoodieCommitMetadata metadata = CommitUtils.buildMetadata(stats, new HashMap(), Option.of(state),
+          written.client.getOperationType(), written.client.getConfig().getWriteSchema(), "commit");
+      return answer("sealed", metadata.toJsonString());
+    } finally {
+      written.client.close();
+    }
+  }
+
+  /** Shows what `seal` told of, whoever wrote it, unless that was done. */
+  public void complete(String instant, String sealed) throws Exception {
+    HoodieTableMetaClient meta = meta();
+    if (!pendingIn(meta).contains(instant)) {
+      return;
+    }
+    HoodieCommitMetadata metadata =
+        (HoodieCommitMetadata) HoodieCommitMetadata.fromJsonString(sealed, HoodieCommitMetadata.class);
+    Map state = new HashMap(metadata.getExtraMetadata());
+    String schema = (String) state.remove(HoodieCommitMetadata.SCHEMA_KEY);
+    HoodieJavaWriteClient client = client(meta, schema);
+    try {
+      client.setOperationType(metadata.getOperationType());
+      client.commitStats(instant, metadata.getWriteStats(), Option.of(state), "commit");
+    } finally {
+      client.close();
+    }
+  }
+
+  /** Instants that are under way. */
+  public List pending() {
+    return pendingIn(meta());
   }
 
   /** Forgets what was written. Its files go with it; those that stay are found by maintenance. */
@@ -233,18 +278,18 @@ public class HudiTable {
     }
   }
 
-  /** The state, and after it the files that hold all rows: of one version of the table. */
+  /** The state, and after it the files that hold all rows, below the table: of one version of it. */
   public List snapshot() throws Exception {
     HoodieTableMetaClient meta = meta();
     List found = new ArrayList();
     found.add(state(meta));
     HoodieTableFileSystemView view = FileSystemViewManager.createInMemoryFileSystemView(
-        new HoodieJavaEngineContext(new HadoopStorageConfiguration(hadoop())), meta,
+        new HoodieJavaEngineContext(storage()), meta,
         HoodieMetadataConfig.newBuilder().enable(false).build());
     try {
       view.loadAllPartitions();
       for (Object each : view.getLatestBaseFiles().toArray()) {
-        found.add(((HoodieBaseFile) each).getStoragePath().toUri().getPath());
+        found.add(below(((HoodieBaseFile) each).getStoragePath().toUri().getPath()));
       }
     } finally {
       view.close();
@@ -265,10 +310,15 @@ public class HudiTable {
     return found;
   }
 
+  private String below(String path) {
+    String top = new Path(base).toUri().getPath();
+    return path.startsWith(top + "/") ? path.substring(top.length() + 1) : path;
+  }
+
   // -------------------------------------------------------------------------------------------------------- timeline
 
   private HoodieTableMetaClient meta() {
-    return HoodieTableMetaClient.builder().setConf(new HadoopStorageConfiguration(hadoop())).setBasePath(base)
+    return HoodieTableMetaClient.builder().setConf(storage()).setBasePath(base)
         .setLoadActiveTimelineOnLoad(true).build();
   }
 
@@ -339,6 +389,24 @@ public class HudiTable {
     }
   }
 
+  /** Whether the token is the expected one, and the instant under way; then `state` becomes what the commit says. */
+  private List judged(String instant, String owner, String expected, String next, Map state) throws Exception {
+    HoodieTableMetaClient meta = meta();
+    state.putAll(state(meta));
+    String found = token(state, owner);
+    if (!isExpected(found, expected)) {
+      return answer("moved", found);
+    }
+    if (!pendingIn(meta).contains(instant)) {
+      return answer("gone", found);
+    }
+    if (next != null) {
+      state.put(TOKEN + owner, next);
+    }
+    state.put(NUMBER, String.valueOf(number(state) + 1L));
+    return answer("sealed", found);
+  }
+
   private static List answer(String word, String about) {
     List answer = new ArrayList();
     answer.add(word);
@@ -363,7 +431,7 @@ public class HudiTable {
       builder.withSchema(schema);
     }
     return new HoodieJavaWriteClient(
-        new HoodieJavaEngineContext(new HadoopStorageConfiguration(hadoop())), builder.build());
+        new HoodieJavaEngineContext(storage()), builder.build());
   }
 
   private static List records(String file) throws Exception {
@@ -384,6 +452,10 @@ public class HudiTable {
       reader.close();
     }
     return records;
+  }
+
+  private HadoopStorageConfiguration storage() {
+    return new HadoopStorageConfiguration(hadoop);
   }
 
   private static synchronized Configuration hadoop() {
@@ -425,6 +497,10 @@ public class HudiTable {
     private RandomAccessFile file;
 
     Lock() throws Exception {
+      if (!isLocal) {
+        mine = new Semaphore(0);
+        return;
+      }
       File place = new File(base, ".hoodie/onefold.lock");
       String name = "onefold.lock." + place.getCanonicalPath();
       Properties all = System.getProperties();

@@ -8,13 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from onefold.connectors.hudi.place import Address
 from onefold.connectors.hudi.shape import Target
 from onefold.connectors.hudi.sink import HudiSink
 from onefold.connectors.hudi.source import HudiSource
 from onefold.connectors.spooling import check_key
 from onefold.durations import Duration, duration_micros
 from onefold.errors import NotSupported
-from onefold.settings import show
 from onefold.types import Mode
 
 __all__ = ["Hudi", "hudi"]
@@ -25,6 +25,7 @@ _MICROS = 1_000_000
 def hudi(
     uri: str,
     *,
+    storage_options: Mapping[str, str] | None = None,
     partition_by: str | Sequence[str] = (),
     table_type: str = "cow",
     add_columns: bool = False,
@@ -34,12 +35,17 @@ def hudi(
     jars: str | None = None,
     java_options: Sequence[str] = (),
 ) -> Hudi:
-    """An Apache Hudi table in a local folder; it is made when it is not there. Written by Hudi's own Java engine.
+    """An Apache Hudi table, in a folder or in an S3-compatible store; it is made when it is not there.
+
+    Hudi's own Java engine writes it.
 
     Needs a Java runtime (11 or 17) and Hudi's jars, which are fetched from Maven Central when a flow first runs.
 
     Args:
-        uri: the table's folder; may hold ${NAME}.
+        uri: the table's folder, or s3://bucket/prefix; may hold ${NAME}.
+        storage_options: for the store: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION,
+            AWS_ENDPOINT_URL, AWS_ALLOW_HTTP; what is not said here comes from the environment, as Amazon's clients look
+            for it. Values may hold ${NAME}: write secrets so.
         partition_by: columns whose values name the folders of a new table. Upserts need them in their key.
         table_type: "cow": copy-on-write, the only one.
         add_columns: columns that the flow writes and the table lacks are added to it.
@@ -53,16 +59,10 @@ def hudi(
     """
     if table_type != "cow":
         raise NotSupported("Only copy-on-write tables of Hudi are written.", found=table_type, expected="cow")
-    if "://" in uri and not uri.startswith("file://"):
-        raise NotSupported(
-            "Hudi tables are written to local folders only.",
-            found=show(uri),
-            next_step="Its lock, which keeps an overtaken process away, is one of the local file system.",
-        )
     folders = (partition_by,) if isinstance(partition_by, str) else tuple(partition_by)
     return Hudi(
         Target(
-            uri=uri.removeprefix("file://"),
+            address=Address(str(uri), dict(storage_options or {})),
             partition_by=folders,
             options=dict(options or {}),
             jars=jars,
@@ -85,12 +85,12 @@ class Hudi:
     @property
     def label(self) -> str:
         """hudi(folder)."""
-        return show(self.target.label)
+        return self.target.label
 
     @property
     def default_name(self) -> str:
         """The folder's own name."""
-        return self.target.uri.rstrip("/").rpartition("/")[2] or "hudi"
+        return self.target.address.uri.rstrip("/").rpartition("/")[2] or "hudi"
 
     def as_sink(self, mode: Mode, key: tuple[str, ...]) -> HudiSink:
         """A sink of the table."""
@@ -101,7 +101,7 @@ class Hudi:
         """The rows that are inserted and updated, by instant. Raises NotSupported for a format."""
         if format is not None:
             raise NotSupported(f"{self.label} has columns already: it takes no format.", found=format.name)
-        return HudiSource(self.target.uri, self.label)
+        return HudiSource(self.target.address)
 
     def infer_schema(self) -> pa.Schema:
         """The table's columns. Reads it. Raises SourceUnavailable, SourceRefused, ExtraMissing."""

@@ -7,16 +7,31 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from onefold.disk import make_folder, publish
 from onefold.errors import ExtraMissing, SinkRefused
 
-__all__ = ["ARTIFACTS", "JARS", "VERSION", "class_path", "java"]
+__all__ = ["ARTIFACTS", "FOLDER", "JARS", "class_path", "demand_store_jars", "java"]
 
-VERSION = "1.2.0"
-ARTIFACTS = ("org.apache.hudi:hudi-java-client", "org.apache.hudi:hudi-spark3.5-bundle_2.12")
-"""The Java engine, and the bundle with everything that it stands on. In this order on the class path."""
+_HUDI, _AWS = "1.2.0", "1.12.262"
+ARTIFACTS = (
+    f"org.apache.hudi:hudi-java-client:{_HUDI}",
+    f"org.apache.hudi:hudi-spark3.5-bundle_2.12:{_HUDI}",
+    "org.apache.hadoop:hadoop-aws:3.3.4",
+    *(f"com.amazonaws:aws-java-sdk-{name}:{_AWS}" for name in ("core", "s3", "kms", "sts", "dynamodb")),
+    f"com.amazonaws:jmespath-java:{_AWS}",
+    "com.fasterxml.jackson.dataformat:jackson-dataformat-cbor:2.15.2",
+    "software.amazon.ion:ion-java:1.0.2",
+)
+"""The Java engine, the bundle with everything that it stands on, and Hadoop's client of S3 with what pyspark lacks of
+Amazon's. In this order on the class path. Hadoop's version is the one that pyspark 3.5 brings."""
+
+_OF_STORES = 2
+"""From here on they are needed for tables in a store only."""
+
+FOLDER = f"hudi-{_HUDI}-hadoop-3.3.4"
 
 JARS = "ONEFOLD_HUDI_JARS"
 """Names the folder with Hudi's jars, for machines that do not reach Maven Central."""
@@ -45,16 +60,33 @@ def class_path(jars: str | None) -> str:
     beside = pyspark_jars()
     named = jars or os.environ.get(JARS)
     folder = Path(named) if named else _fetched(beside)
-    ours = [folder / f"{artifact.partition(':')[2]}-{VERSION}.jar" for artifact in ARTIFACTS]
-    missing = [path.name for path in ours if not path.is_file()]
+    wanted = [folder / _file(artifact) for artifact in ARTIFACTS]
+    _demand(wanted[:_OF_STORES])
+    ours = [path for path in wanted if path.is_file()]
+    return os.pathsep.join(map(str, [*ours, *sorted(beside.glob("*.jar"))]))
+
+
+def demand_store_jars(jars: str | None) -> None:
+    """Raises SinkRefused when the folder that is named lacks jars that tables in a store need."""
+    named = jars or os.environ.get(JARS)
+    if named:
+        _demand([Path(named) / _file(artifact) for artifact in ARTIFACTS[_OF_STORES:]])
+
+
+def _demand(paths: Sequence[Path]) -> None:
+    missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise SinkRefused(
-            "Jars of Apache Hudi are missing.",
+            "Jars that writing Hudi tables needs are missing.",
             found=", ".join(missing),
-            expected=f"in {folder}",
+            expected=f"in {paths[0].parent}",
             next_step=_BY_HAND,
         )
-    return os.pathsep.join(map(str, [*ours, *sorted(beside.glob("*.jar"))]))
+
+
+def _file(artifact: str) -> str:
+    _, name, version = artifact.split(":")
+    return f"{name}-{version}.jar"
 
 
 def pyspark_jars() -> Path:
@@ -67,15 +99,15 @@ def pyspark_jars() -> Path:
 
 _INSTALL = "pip install 'onefold[hudi]'"
 _BY_HAND = (
-    f"Download {' and '.join(ARTIFACTS)}, version {VERSION}, from Maven Central into a folder, and name that in {JARS} "
-    "or jars=."
+    f"Download {', '.join(ARTIFACTS)} from Maven Central into a folder, and name that in {JARS} or jars=. All but the "
+    "first two serve tables in a store only."
 )
 
 
 def _fetched(beside: Path) -> Path:
     """By Ivy, which pyspark brings, into the user's cache: whole or not at all."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "onefold" / f"hudi-{VERSION}"
+    folder = cache / "onefold" / FOLDER
     if folder.is_dir():
         return folder
     make_folder(folder.parent)
@@ -83,9 +115,9 @@ def _fetched(beside: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         place = Path(scratch) / "jars"
         for artifact in ARTIFACTS:
-            group, _, name = artifact.partition(":")
+            group, name, version = artifact.split(":")
             command = [java(), "-jar", str(ivy), "-cache", f"{scratch}/ivy", "-notransitive", "-confs", "default"]
-            command += ["-dependency", group, name, VERSION, "-types", "jar"]
+            command += ["-dependency", group, name, version, "-types", "jar"]
             command += ["-retrieve", f"{place}/[artifact]-[revision].[ext]"]
             _run(command)
         publish(place, folder, step="hudi.jars")

@@ -68,10 +68,12 @@ class Machine:
         """Its process, if it is ours."""
         return self._process.pid if self._process else None
 
-    def table(self, folder: Path, options: Mapping[str, str]) -> HudiTable:
-        """A table; it need not be there yet."""
-        arguments = self._gateway.new_array(self._gateway.jvm.java.lang.Object, 3)
-        arguments[0], arguments[1], arguments[2] = str(folder), self.map(options), int(LOCK_SECONDS * 1000)
+    def table(self, base: str, options: Mapping[str, str], hadoop: Mapping[str, str]) -> HudiTable:
+        """A table; it need not be there yet. base: a path, or s3a://…, with settings of Hadoop's for that."""
+        given = [base, self.map(options), self.map(hadoop), int(LOCK_SECONDS * 1000)]
+        arguments = self._gateway.new_array(self._gateway.jvm.java.lang.Object, len(given))
+        for place, value in enumerate(given):
+            arguments[place] = value
         return HudiTable(self, self._class.getConstructors()[0].newInstance(arguments))
 
     def map(self, entries: Mapping[str, str]) -> Any:
@@ -146,6 +148,18 @@ class HudiTable:
         """Show them and move the token: ("done" | "moved" | "gone", the token before). Every failure is unknown."""
         return self._taken(list, self._ask("commit", instant, owner, expected, new, is_final=True))
 
+    def seal(self, instant: str, *, owner: str, expected: str | None, new: str | None) -> Sequence[str]:
+        """The first half of `commit`, for tables in a store: ("sealed", metadata), or as `commit`."""
+        return self._taken(list, self._ask("seal", instant, owner, expected, new))
+
+    def complete(self, instant: str, sealed: str) -> None:
+        """The second half, by anybody, any number of times. Every failure is unknown."""
+        self._ask("complete", instant, sealed, is_final=True)
+
+    def pending(self) -> Sequence[str]:
+        """Instants that are under way."""
+        return self._taken(list, self._ask("pending"))
+
     def abandon(self, instant: str) -> None:
         """Forget what was written."""
         self._ask("abandon", instant)
@@ -155,7 +169,7 @@ class HudiTable:
         self._ask("maintain")
 
     def snapshot(self) -> tuple[Mapping[str, str], Sequence[str]]:
-        """The state, and the paths of the files that hold all rows, of one version of the table."""
+        """The state, and the files that hold all rows, below the table, of one version of it."""
         state, *files = self._taken(list, self._ask("snapshot"))
         return self._taken(dict, state), files
 

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from onefold.connectors.hudi.jars import JARS, pyspark_jars
-from onefold.connectors.hudi.shape import META
+from onefold.connectors.hudi.naming import INSTALL, is_of_rows
+from onefold.connectors.hudi.place import Place
 from onefold.errors import OnefoldError
 from onefold.protocols import CheckResult
 
 __all__ = ["cast", "checked", "orphans", "rows_in"]
 
 ORDER = ["_hoodie_commit_time", "_hoodie_record_key"]
-_BASE_FILE = re.compile(r".+_[\d-]+_(\d{14,17})\.parquet")
 
 
-def rows_in(files: Sequence[str], columns: pa.Schema) -> pa.Table:
+def rows_in(place: Place, files: Sequence[str], columns: pa.Schema) -> pa.Table:
     """All rows of these columns, by commit and, in each, by record key. Raises OSError."""
-    tables = [pq.ParquetFile(file).read([*ORDER, *columns.names]) for file in files]
+    tables = [place.parquet(file).read([*ORDER, *columns.names]) for file in files]
     if not tables:
         return columns.empty_table()
     whole = pa.concat_tables(tables, promote_options="permissive")
@@ -45,41 +42,30 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return column.cast(kind)
 
 
-def orphans(folder: Path, instants: Callable[[], Iterable[str]]) -> list[Path]:
+def orphans(place: Place, instants: Callable[[], Iterable[str]]) -> list[str]:
     """Files of rows whose instant the table does not know: a writer made them after it had been rolled back.
 
     instants: asked when all files were seen, so that a file of one that begins meanwhile is not among them. What is
-    older than all that the timeline still tells of is left alone.
+    older than all that the timeline still tells of is left alone. Raises OSError.
     """
-    found = []
-    for path in folder.rglob("*.parquet"):
-        match = _BASE_FILE.fullmatch(path.name)
-        if match and META not in path.relative_to(folder).parts:
-            found.append((match[1], path))
+    found = [(match["instant"], name) for name in place.names() if (match := is_of_rows(name))]
     known = set(instants())
     oldest = min(known, default="9")
-    return sorted(path for instant, path in found if instant not in known and instant > oldest)
+    return sorted(name for instant, name in found if instant not in known and instant > oldest)
 
 
-def checked(folder: Path, jars: str | None) -> Sequence[CheckResult]:
-    """What `doctor` says of a table's folder and of what its writer needs."""
+def checked(jars: str | None) -> Sequence[CheckResult]:
+    """What `doctor` says of what the writer of a table needs."""
     found = []
-    nearest = next(path for path in (folder, *folder.parents) if path.exists())
-    if not nearest.is_dir():
-        found.append(CheckResult(f"folder {folder}", "failed", f"{nearest} is a file", "Name another folder."))
-    elif (folder / META / "hoodie.properties").is_file():
-        found.append(CheckResult(f"Hudi table {folder}", "ok", "exists"))
-    else:
-        found.append(CheckResult(f"Hudi table {folder}", "ok", "will be made"))
     has_java = shutil.which("java") is not None
     step = "" if has_java else "Install a Java runtime of version 11 or 17."
     found.append(CheckResult("Java", "ok" if has_java else "failed", "found" if has_java else "not found", step))
     try:
         pyspark_jars()
     except OnefoldError as error:
-        found.append(CheckResult("pyspark's jars", "failed", str(error), "pip install 'onefold[hudi]'"))
+        found.append(CheckResult("pyspark's jars", "failed", str(error), INSTALL))
     has_reader = importlib.util.find_spec("hudi") is not None
-    step = "" if has_reader else "pip install 'onefold[hudi]'"
+    step = "" if has_reader else INSTALL
     found.append(CheckResult("hudi-rs", "ok" if has_reader else "failed", "installed" if has_reader else "", step))
     where = jars or "the user's cache, fetched from Maven Central when the flow first runs"
     found.append(CheckResult("jars of Apache Hudi", "ok", f"{where}; {JARS} names another folder"))

@@ -5,18 +5,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pyarrow as pa
 
+from onefold.connectors.hudi.place import Address
 from onefold.connectors.hudi.rows import Layout, avro_schema, columns_of
-from onefold.connectors.spooling import resolved_path
-from onefold.errors import FileCorrupt, SchemaError, SinkRefused
+from onefold.errors import SchemaError, SinkRefused
 from onefold.types import Binding
 
-__all__ = ["DEFAULTS", "META", "Target", "agreed", "new_settings", "refuse_torn"]
+__all__ = ["DEFAULTS", "Target", "agreed", "new_settings"]
 
-META = ".hoodie"
 DEFAULTS: Mapping[str, str] = {
     "hoodie.index.type": "SIMPLE",
     "hoodie.index.bloom.num_entries": "1000",  # filters of small files are small; they grow with their rows
@@ -29,7 +27,7 @@ DEFAULTS: Mapping[str, str] = {
     "hoodie.write.auto.upgrade": "false",
     "hoodie.write.markers.type": "DIRECT",
     "hoodie.embed.timeline.server": "false",
-    "hoodie.time.generator.max_expected_clock_skew.ms": "1",  # all writers have one clock: they share a lock file
+    "hoodie.time.generator.max_expected_clock_skew.ms": "1",  # an instant of a clock that is behind is refused
     "hoodie.clean.automatic": "false",
     "hoodie.archive.automatic": "false",
     "hoodie.write.lock.provider": "org.apache.hudi.client.transaction.lock.InProcessLockProvider",
@@ -42,11 +40,11 @@ class Target:
     """A table, as the user names it.
 
     Args:
-        uri: its folder. partition_by: columns that name the folders of a new table. options: of Hudi's writer.
+        address: where it lies. partition_by: columns that name the folders of a new table. options: of Hudi's writer.
         jars, java_options: see jvm. commit_every_seconds, maintain_every_seconds: see Paced and Maintain.
     """
 
-    uri: str
+    address: Address
     partition_by: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     jars: str | None = None
@@ -58,7 +56,12 @@ class Target:
     @property
     def label(self) -> str:
         """How it is shown."""
-        return f"hudi({self.uri})"
+        return self.address.label
+
+    @property
+    def table_name(self) -> str:
+        """The last part of its address. Raises SettingMissing."""
+        return self.address.place().for_java.rstrip("/").rpartition("/")[2]
 
 
 def new_settings(binding: Binding, target: Target, columns: pa.Schema) -> dict[str, str]:
@@ -66,7 +69,7 @@ def new_settings(binding: Binding, target: Target, columns: pa.Schema) -> dict[s
     folders = target.partition_by
     found = {
         "hoodie.table.type": "COPY_ON_WRITE",
-        "hoodie.table.create.schema": avro_schema(columns, resolved_path(target.uri).name),
+        "hoodie.table.create.schema": avro_schema(columns, target.table_name),
         "hoodie.record.merge.mode": "COMMIT_TIME_ORDERING",
         "hoodie.table.partition.fields": ",".join(folders),
         "hoodie.datasource.write.hive_style_partitioning": "true",
@@ -157,19 +160,3 @@ def _other(binding: Binding, target: Target, why: str, found: object, expected: 
         next_step="Name another table, or change the flow.",
         sink=binding.sink,
     )
-
-
-def refuse_torn(folder: Path, binding: Binding) -> None:
-    """Raise FileCorrupt for a commit that was being made when the power failed: its name is there, its bytes are not.
-
-    Hudi would take it for one that is complete, with its rows and without our token.
-    """
-    for path in (folder / META / "timeline").glob("*_*.*commit"):
-        if path.stat().st_size == 0:
-            raise FileCorrupt(
-                "A commit of a Hudi table is empty: the power failed while it was made, before it was acknowledged.",
-                file=path,
-                found="0 bytes",
-                next_step="Remove this file, then run again: what it was to show is rolled back and delivered again.",
-                sink=binding.sink,
-            )

@@ -2,16 +2,15 @@
 
 A commit has two halves. `write` puts the rows into files under an instant that is pending: nobody sees them. Then they
 are synced, and `commit` completes the instant, with the token in its metadata, if the token is still the expected one
-and the instant still pending; this is asked and done under a lock that the Java process holds. An instance that wakes
-up too late finds the token moved, or its instant rolled back by the successor's `open`.
+and the instant still pending. In a folder this is asked and done under a lock that the Java process holds; in a store
+it is decided by a record beside the table (deciding.py). An instance that wakes up too late finds the token moved, or
+its instant rolled back by the successor's `open`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +18,16 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from onefold import disk
 from onefold.connectors.databases import last_of_each_key, owner_of
 from onefold.connectors.hudi import reading
+from onefold.connectors.hudi.deciding import OWN, StoreTable
+from onefold.connectors.hudi.jars import demand_store_jars
 from onefold.connectors.hudi.jvm import HudiTable, machine
+from onefold.connectors.hudi.naming import PROPERTIES
+from onefold.connectors.hudi.place import Place
+from onefold.connectors.hudi.prefix import Prefix
 from onefold.connectors.hudi.rows import Layout, avro_schema, handover, stored_columns
-from onefold.connectors.hudi.shape import DEFAULTS, META, Target, agreed, new_settings, refuse_torn
+from onefold.connectors.hudi.shape import DEFAULTS, Target, agreed, new_settings
 from onefold.connectors.spooling import (
     SpooledSink,
     check_key,
@@ -32,11 +35,9 @@ from onefold.connectors.spooling import (
     file_name,
     refuse_taken,
     refuse_token,
-    resolved_path,
     rows_of,
-    target_path,
 )
-from onefold.disk import durable_step, make_folder, publish, sync_folder, sync_path
+from onefold.disk import durable_step
 from onefold.errors import DiskError, SinkRefused, SinkUnavailable, check
 from onefold.protocols import CheckResult, Maintained, SinkPromise
 from onefold.types import (
@@ -57,30 +58,32 @@ STATE = "onefold.token."
 WAIT_SECONDS = 60.0
 
 _writing: dict[str, threading.Lock] = {}
-_NEW = ".onefold-new-"
 
 
 class HudiSink(SpooledSink):
-    """Append, and upsert with deletes, into a copy-on-write table on a local file system."""
+    """Append, and upsert with deletes, into a copy-on-write table."""
 
     def __init__(self, target: Target, mode: Mode, key: Sequence[str]) -> None:
         self._target = target
         self._mode: Mode = mode
         self._key = tuple(key)
-        self._table: HudiTable | None = None
+        self._lies: Place | None = None
+        self._table: HudiTable | StoreTable | None = None
         self._layout: Layout | None = None
-        self._synced: set[tuple[str, int, int]] = set()
 
     @property
     def promise(self) -> SinkPromise:
         """Transactional: the token is in the metadata of the commit that shows the rows."""
+        address = self._target.address
         return SinkPromise(
             commit_class=CommitClass.TRANSACTIONAL,
             modes=frozenset({"append", "upsert"}),
-            target=f"hudi:{target_path(self._target.uri)}",
+            target=address.target,
             deletes=True,
             conditions=(
-                "the table is on a local file system whose file locks work between all processes that write to it",
+                "the store compares and writes in one step (If-None-Match and If-Match)"
+                if address.is_remote
+                else "the table is on a local file system whose file locks work between all processes that write to it",
                 "no other program writes to the table while the flow does; before and after it may",
                 "nobody changes what is below .hoodie, or rolls back or restores the table while the flow runs",
             ),
@@ -109,12 +112,11 @@ class HudiSink(SpooledSink):
         check_key(binding.mode, binding.key, label)
         check_names(binding, label)
         wanted = stored_columns(binding)
-        folder = self._folder
-        table = self._connect()
-        with self._disk_failures():
-            if not (folder / META / "hoodie.properties").is_file():
-                self._create(table, wanted)
-        refuse_torn(folder, binding)
+        place, table = self._place, self._connect()
+        with self._failures():
+            if not place.has(PROPERTIES):
+                self._create(place, wanted)
+            place.refuse_torn(binding)
         with durable_step("hudi.open"):
             state = table.open()
         refuse_taken(binding, label, _others(state, binding))
@@ -122,34 +124,32 @@ class HudiSink(SpooledSink):
         self._table = table
         return _token_in(state, binding)
 
-    def _connect(self) -> HudiTable:
-        running = machine(jars=self._target.jars, options=self._target.java_options)
-        return running.table(self._folder, {**DEFAULTS, **self._target.options})
+    def _connect(self) -> HudiTable | StoreTable:
+        place, target = self._place, self._target
+        if not isinstance(place, Prefix):
+            return self._table_at(place.for_java, {**DEFAULTS, **target.options})
+        demand_store_jars(target.jars)
+        return StoreTable(self._table_at(place.for_java, {**DEFAULTS, **target.options, **OWN}), place, target.label)
 
-    def _create(self, table: HudiTable, columns: pa.Schema) -> None:
-        """Laid out beside, then renamed: whole or not at all, and by one of many."""
-        folder, binding = self._folder, self.binding
-        make_folder(folder)
-        strange = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-        if strange:
+    def _table_at(self, base: str, options: Mapping[str, str]) -> HudiTable:
+        running = machine(jars=self._target.jars, options=self._target.java_options)
+        return running.table(base, options, self._place.hadoop)
+
+    def _create(self, place: Place, columns: pa.Schema) -> None:
+        binding, target = self.binding, self._target
+        strangers = place.strangers()
+        if strangers:
             raise SinkRefused(
-                f"{self._target.label} is no Hudi table, and its folder is not empty.",
-                found=", ".join(sorted(strange)[:5]),
+                f"{target.label} is no Hudi table, and its folder is not empty.",
+                found=", ".join(sorted(strangers)[:5]),
                 next_step="Name an empty folder, or one that is not there yet.",
                 sink=binding.sink,
             )
-        scratch = folder / f"{_NEW}{file_name(binding.journal)}-{binding.incarnation}"
-        shutil.rmtree(scratch, ignore_errors=True)
-        beside = machine(jars=self._target.jars, options=self._target.java_options).table(scratch, {})
-        beside.create(folder.name, new_settings(binding, self._target, columns))
-        with durable_step("hudi.create"):
-            _sync_tree(scratch)
-        try:
-            publish(scratch / META, folder / META, step="hudi.create-publish")
-        except DiskError:
-            if not (folder / META / "hoodie.properties").is_file():
-                raise  # it was not that somebody else was faster
-        shutil.rmtree(scratch, ignore_errors=True)
+        settings = new_settings(binding, target, columns)
+        place.lay_out(
+            lambda base: self._table_at(base, {}).create(target.table_name, settings),
+            f"{file_name(binding.journal)}-{binding.incarnation}",
+        )
 
     # ---------------------------------------------------------------------------------------------------------- commit
 
@@ -165,7 +165,7 @@ class HudiSink(SpooledSink):
             return
         owner = canonical_json(owner_of(binding))
         expected = None if move is None else _prefix(move.expected)
-        with _alone(self._folder, self._target.label), self._disk_failures():
+        with _alone(self._target.address.target, self._target.label), self._failures():
             if binding.mode == "upsert":
                 rows = last_of_each_key(rows, binding.key)
             with durable_step("hudi.write"):
@@ -174,12 +174,12 @@ class HudiSink(SpooledSink):
                 raise refuse_token(binding, _token(answer[1]), move.expected if move else None)
             instant, files = answer[1], answer[2:]
             with durable_step("hudi.sync"):
-                self._sync(files)
+                self._place.sync(files)
             new = None if move is None else _text(move.new)
             with durable_step("hudi.commit"):
                 answer = table.commit(instant, owner=owner, expected=expected, new=new)
             if answer[0] != "done":
-                self._forget(table, instant, files)
+                self._forget(instant, files)
             if answer[0] == "moved":
                 raise refuse_token(binding, _token(answer[1]), move.expected if move else None)
             if answer[0] != "done":
@@ -189,12 +189,12 @@ class HudiSink(SpooledSink):
                     next_step="It is delivered again. If this goes on: let only one program write to the table.",
                 )
             with durable_step("hudi.commit-sync"):
-                self._sync(())
+                self._place.sync(())
 
     def _write(self, rows: pa.Table, owner: str, expected: str | None, move: TokenMove | None) -> Sequence[str]:
         table, layout = self._opened, self._laid_out
         binding = self.binding
-        schema = avro_schema(layout.columns, self._folder.name)
+        schema = avro_schema(layout.columns, self._target.table_name)
         operation = "upsert" if binding.mode == "upsert" else "insert"
         seal = f"{move.new.epoch:020d}-{move.new.seal}" if move else f"untold-{binding.journal}-{binding.incarnation}"
         with tempfile.TemporaryDirectory(prefix="onefold-hudi-") as scratch:
@@ -203,34 +203,12 @@ class HudiSink(SpooledSink):
                 handover(rows, layout, seal, file)
             return table.write(file, schema, operation, owner=owner, expected=expected)
 
-    def _forget(self, table: HudiTable, instant: str, files: Sequence[str]) -> None:
+    def _forget(self, instant: str, files: Sequence[str]) -> None:
         """What will never be shown. A file whose instant is gone could be taken for a committed one when the timeline
         is archived, so ours do not stay."""
-        table.abandon(instant)
+        self._opened.abandon(instant)
         for name in files:
-            disk.remove(self._folder / name, step="hudi.abandon")
-
-    def _sync(self, files: Sequence[str]) -> None:
-        """These files of rows, the timeline, and the metadata table where there is one; with their folders."""
-        folder = self._folder
-        changed = [folder / name for name in files]
-        changed += [path.parent / ".hoodie_partition_metadata" for path in changed]
-        changed += [path for path in (folder / META).rglob("*") if ".temp" not in path.parts]
-        folders = set()
-        for path in dict.fromkeys(changed):
-            try:
-                known = path.stat()
-                mark = (str(path), known.st_mtime_ns, known.st_size)
-                if mark in self._synced or not path.is_file():
-                    continue
-                sync_path(path)
-            except FileNotFoundError:
-                continue  # Hudi removed it meanwhile
-            self._synced.add(mark)
-            folders |= {parent for parent in path.parents if parent.is_relative_to(folder)}
-        for place in sorted(folders, reverse=True):
-            with contextlib.suppress(FileNotFoundError):
-                sync_folder(place)
+            self._place.remove(name, step="hudi.abandon")
 
     def close(self) -> None:
         """The machine stays: other sinks use it."""
@@ -244,16 +222,14 @@ class HudiSink(SpooledSink):
         wanted = stored_columns(binding)
         table = self._connect()
         state, files = table.snapshot()
-        try:
-            rows = reading.rows_in(files, wanted)
-        except OSError as error:
-            raise SinkUnavailable(f"{self._target.label} cannot be read now.", found=str(error)) from error
+        with self._failures():
+            rows = reading.rows_in(self._place, files, wanted)
         schema = pa.schema([binding.schema.field(name) for name in wanted.names])
         return reading.cast(rows, schema), _token_in(state, binding)
 
     def check(self, binding: Binding | None) -> Sequence[CheckResult]:
         """Is there Java, are there the jars, is there a folder? Starts nothing, fetches nothing."""
-        return reading.checked(self._folder, self._target.jars)
+        return [self._place.checked(), *reading.checked(self._target.jars)]
 
     def maintain(self, binding: Binding, *, is_dry: bool) -> Sequence[Maintained]:
         """Remove files that no commit names, let Hudi clean file versions and archive its timeline.
@@ -262,22 +238,24 @@ class HudiSink(SpooledSink):
         """
         self._binding = binding
         table = self._connect()
-        orphans = reading.orphans(self._folder, table.instants)
-        if is_dry:
-            return [Maintained("orphans", f"{len(orphans)} files")] if orphans else []
-        for path in orphans:
-            disk.remove(path, step="hudi.orphan")
-        table.maintain()
-        with self._disk_failures():
-            self._sync(())
+        with self._failures():
+            orphans = reading.orphans(self._place, table.instants)
+            if is_dry:
+                return [Maintained("orphans", f"{len(orphans)} files")] if orphans else []
+            for name in orphans:
+                self._place.remove(name, step="hudi.orphan")
+            table.maintain()
+            self._place.sync(())
         return [Maintained("cleaned", f"{len(orphans)} files that no commit names; Hudi's clean and archive")]
 
     @property
-    def _folder(self) -> Path:
-        return resolved_path(self._target.uri)
+    def _place(self) -> Place:
+        if self._lies is None:
+            self._lies = self._target.address.place()
+        return self._lies
 
     @property
-    def _opened(self) -> HudiTable:
+    def _opened(self) -> HudiTable | StoreTable:
         if self._table is None:
             raise SinkUnavailable(f"{self._target.label} is not open.", sink=self.binding.sink)
         return self._table
@@ -288,20 +266,30 @@ class HudiSink(SpooledSink):
         return self._layout  # type: ignore[return-value]
 
     @contextlib.contextmanager
-    def _disk_failures(self) -> Iterator[None]:
-        """A folder that cannot be is refused; a sync that failed stays what it is."""
+    def _failures(self) -> Iterator[None]:
+        """A place that cannot be is refused; a sync that failed stays what it is."""
+        label = self._target.label
         try:
             yield
         except DiskError as error:
             cause = error.__cause__
             if isinstance(cause, NotADirectoryError | PermissionError | FileExistsError):
                 raise SinkRefused(
-                    f"{self._target.label} cannot be a table: {cause.strerror}.",
+                    f"{label} cannot be a table: {cause.strerror}.",
                     found=cause.filename,
                     next_step="Name a folder that this user may write to, then run again: nothing is lost.",
                     sink=self.binding.sink,
                 ) from error
             raise
+        except PermissionError as error:
+            raise SinkRefused(
+                f"{label} may not be used.",
+                found=str(error),
+                next_step="Look at the name of the bucket and at the credentials, then run again: nothing is lost.",
+                sink=self.binding.sink,
+            ) from error
+        except OSError as error:
+            raise SinkUnavailable(f"{label} cannot be reached now.", found=str(error)) from error
 
 
 # --------------------------------------------------------------------------------------------------------------- token
@@ -331,23 +319,13 @@ def _others(state: Mapping[str, str], binding: Binding) -> list[Sequence[str]]:
     return [owner for owner in owners if owner != owner_of(binding)]
 
 
-# ---------------------------------------------------------------------------------------------------------------- disk
-
-
 @contextlib.contextmanager
-def _alone(folder: Path, label: str) -> Iterator[None]:
+def _alone(target: str, label: str) -> Iterator[None]:
     """One delivery at a time into a table: Hudi rolls back what it finds pending when the next begins."""
-    lock = _writing.setdefault(os.fspath(folder), threading.Lock())
+    lock = _writing.setdefault(target, threading.Lock())
     if not lock.acquire(timeout=WAIT_SECONDS):
         raise SinkUnavailable(f"{label} is still being written to by another sink of this process.")
     try:
         yield
     finally:
         lock.release()
-
-
-def _sync_tree(folder: Path) -> None:
-    for place, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            sync_path(Path(place) / name)
-        sync_folder(Path(place))

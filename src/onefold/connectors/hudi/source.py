@@ -11,20 +11,18 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from onefold.connectors.hudi.naming import PROPERTIES
+from onefold.connectors.hudi.place import Address, Place
 from onefold.connectors.hudi.reading import cast
 from onefold.connectors.hudi.rows import columns_of
-from onefold.connectors.hudi.shape import META
 from onefold.connectors.hudi.timeline import History, Step, step_after
 from onefold.connectors.slicing import placed, sliced
-from onefold.connectors.spooling import resolved_path, target_path
-from onefold.errors import ExtraMissing, InputLost, OnefoldError, SourceRefused, SourceUnavailable, check
+from onefold.errors import InputLost, OnefoldError, SourceRefused, SourceUnavailable, check
 from onefold.protocols import CheckResult, Limit, Read, Reading, SourcePromise
 from onefold.types import Binding, PartitionId, Position
 
@@ -41,9 +39,10 @@ class HudiSource:
 
     memory: pa.Schema | None = None
 
-    def __init__(self, uri: str, label: str) -> None:
-        self._uri = uri
-        self._label = label
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._label = address.label
+        self._lies: Place | None = None
         self._meta: tuple[str, ...] = ()
         self._closed = threading.Event()
         self._rows: tuple[str, str, pa.Table] | None = None
@@ -71,7 +70,7 @@ class HudiSource:
 
     def sees(self, target: str) -> bool:
         """Whether this is the table that is written."""
-        return target == f"hudi:{target_path(self._uri)}"
+        return target == self._address.target
 
     def open(self, remembered: pa.Table | None) -> None:
         """Raises SourceUnavailable, SourceRefused, SettingMissing, ExtraMissing."""
@@ -124,18 +123,17 @@ class HudiSource:
     # ------------------------------------------------------------------------------------------------------- inner
 
     @property
-    def _folder(self) -> Path:
-        return resolved_path(self._uri)
+    def _place(self) -> Place:
+        if self._lies is None:
+            self._lies = self._address.place()
+        return self._lies
 
     def _load(self) -> Any:
-        try:
-            from hudi import HudiTableBuilder
-        except ImportError as error:
-            raise ExtraMissing("Reading Hudi tables needs hudi-rs.", next_step="pip install 'onefold[hudi]'") from error
-        if not (self._folder / META / "hoodie.properties").is_file():
-            raise SourceUnavailable(f"{self._label} is not there.", found=f"no {META}/hoodie.properties")
+        builder = self._place.builder()
         with self._in_our_words():
-            table = HudiTableBuilder.from_base_uri(self._folder.as_uri()).build()
+            if not self._place.has(PROPERTIES):
+                raise SourceUnavailable(f"{self._label} is not there.", found=f"no {PROPERTIES}")
+            table = builder.build()
             is_mor = table.is_mor
         if is_mor:
             raise SourceRefused(
@@ -145,7 +143,7 @@ class HudiSource:
 
     def _history(self, table: Any) -> History:
         with self._in_our_words():
-            return History(table, self._folder, self._label)
+            return History(table, self._place, self._label)
 
     def _next(self, start: Position, until: Position) -> Step | None:
         if start == until and until is not None:
@@ -187,7 +185,7 @@ class HudiSource:
 
     def _written(self, table: Any, path: str, instant: str) -> pa.Table:
         try:
-            found = pq.ParquetFile(self._folder / path).read()
+            found = self._place.parquet(path).read()
         except FileNotFoundError:
             raise InputLost(
                 f"A file of {self._label} is gone before its rows were read.",

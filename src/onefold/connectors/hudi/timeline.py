@@ -8,20 +8,18 @@ Source: Apache Hudi's documentation, page Timeline; hudi-rs 0.5, HudiTimeline.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from onefold.connectors.hudi.shape import META
+from onefold.connectors.hudi.naming import META, is_of_rows
+from onefold.connectors.hudi.place import Place
 from onefold.errors import InputLost
 from onefold.types import Position, Skip
 
 __all__ = ["History", "Step", "pending", "step_after"]
 
 _WRITING = frozenset({"commit", "deltacommit", "replacecommit", "clustering"})
-_BASE_FILE = re.compile(r"(?P<group>.+)_[\d-]+_(?P<instant>\d{14,17})\.parquet")
 _REWRITES = frozenset({"CLUSTER", "COMPACT"})
 """Operations that move rows to other files and change none."""
 
@@ -59,12 +57,12 @@ class _Group(NamedTuple):
 class History:
     """The completed instants of a table, as hudi-rs finds them."""
 
-    def __init__(self, table: Any, folder: Path, label: str) -> None:
+    def __init__(self, table: Any, place: Place, label: str) -> None:
         timeline = table.get_timeline()
         found = [*timeline.get_completed_commits(), *timeline.get_completed_replacecommits()]
         completed = {str(one.timestamp): one for one in found}
-        under_way = pending(folder, completed)
-        self._folder = folder
+        under_way = pending(place, completed)
+        self._place = place
         self._instants = {name: one for name, one in completed.items() if under_way is None or name < under_way}
         self._timeline = timeline
         self._label = label
@@ -135,16 +133,14 @@ class History:
     def _on_disk(self, instant: str) -> dict[_Group, str]:
         """The newest file of each group that is not newer than the instant, of instants that have completed."""
         found: dict[_Group, tuple[str, str]] = {}
-        for path in self._folder.rglob("*.parquet"):
-            below = path.relative_to(self._folder)
-            match = _BASE_FILE.fullmatch(path.name)
-            if match is None or META in below.parts or match["instant"] > instant:
+        for name in self._place.names():
+            match = is_of_rows(name)
+            if match is None or match["instant"] > instant:
                 continue
             if match["instant"] not in self._instants and (not self.names or match["instant"] >= self.names[0]):
                 continue
-            parent = below.parent.as_posix()
-            group = _Group("" if parent == "." else parent, match["group"])
-            found[group] = max(found.get(group, ("", "")), (match["instant"], below.as_posix()))
+            group = _Group(name.rpartition("/")[0], match["group"])
+            found[group] = max(found.get(group, ("", "")), (match["instant"], name))
         return {group: path for group, (_, path) in found.items()}
 
     def _stats(self, instant: str) -> list[dict[str, Any]]:
@@ -163,16 +159,18 @@ def _replaced(told: Mapping[str, Any]) -> list[_Group]:
     return [_Group(part, name) for part, names in parts.items() for name in names]
 
 
-def pending(folder: Path, completed: Container[str]) -> str | None:
+def pending(place: Place, completed: Container[str]) -> str | None:
     """The oldest instant that writes, was requested, and is not among the completed, which were looked at before.
 
     What is older than a completed one was requested before it, and its request stays where it is when it completes: so
     none is missed that completes while we look.
     """
-    place = folder / META / "timeline"
     requested = set()
-    for path in (place if place.is_dir() else folder / META).glob("*"):  # up to table version 6 there is no such folder
-        instant, _, rest = path.name.partition(".")
+    for name in place.names(f"{META}/timeline") or place.names(META):
+        *folders, file = name.split("/")
+        if folders not in ([META, "timeline"], [META]):  # up to table version 6 there is no such folder
+            continue
+        instant, _, rest = file.partition(".")
         if instant.isdigit() and (rest == "inflight" or rest.partition(".")[0] in _WRITING):
             requested.add(instant)
     return min((instant for instant in requested if instant not in completed), default=None)
