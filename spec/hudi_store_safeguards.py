@@ -22,7 +22,8 @@ class StoreSafeguards:
     loaded_after_forward: bool = (
         True  # write loads the table before it completes what is decided, and goes on with that
     )
-    restore_seen: bool = True  # what is decided is completed although a restore removed, or removes, what is below it
+    number_compared: bool = True  # what is decided is completed although a restore removed the commit before it
+    undoing_seen: bool = True  # what is decided is completed although a restore has begun to remove it
     compare_at_write: bool = True  # write does not compare the token
     compare_at_commit: bool = True  # commit does not compare the token
     pending_at_commit: bool = True  # commit does not ask whether its instant is still there
@@ -43,7 +44,8 @@ STORE_MUTANTS: dict[str, Mutant] = {
     "forward_at_open": Mutant("zombie"),
     "forward_at_write": Mutant("shared"),
     "loaded_after_forward": Mutant("shared"),
-    "restore_seen": Mutant("restored"),
+    "number_compared": Mutant("restored"),
+    "undoing_seen": Mutant("restored"),
     "compare_at_write": Mutant(
         "zombie", ("compare_at_commit",), "What write does not see, commit does, before anything is decided.",
     ),

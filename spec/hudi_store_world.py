@@ -176,6 +176,5 @@ def put(world: World, p: int, proc: Proc) -> World:
 
 def is_void(setting: Setting, table: Table, decided: Decided) -> bool:
     """Whether a restore removed what a decided instant stands on, or has begun to remove it."""
-    if not setting.safe.restore_seen:
-        return False
-    return decided.number > number_of(table) + 1 or table.undoing == decided.instant
+    has_lost_its_base = decided.number > number_of(table) + 1 and setting.safe.number_compared
+    return has_lost_its_base or (table.undoing == decided.instant and setting.safe.undoing_seen)
