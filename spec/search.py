@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterable
+from typing import NamedTuple, TypeVar
 
 from spec.journal import Label
 from spec.model import Setting, World
 from spec.properties import Recovery, violation
 from spec.world import first_world, moves
 
-__all__ = ["Finding", "Searched", "search"]
+__all__ = ["Finding", "Searched", "explore", "search"]
 
-Origins = dict[World, tuple[World, Label] | None]
+State = TypeVar("State", bound=Hashable)
+
+Origins = dict[State, tuple[State, Label] | None]
 """Every state seen, with the state and the step it was first reached by."""
 
 
@@ -41,28 +44,45 @@ class Searched(NamedTuple):
 
 def search(setting: Setting, *, keep_last: bool = False) -> Searched:
     """Visit all states of a scenario. Stops at the first violation."""
-    began = time.perf_counter()
-    first = first_world(setting)
-    came: Origins = {first: None}
     recovery = Recovery(setting)
+    return explore(
+        first_world(setting),
+        lambda world: moves(setting, world),
+        lambda world: violation(setting, world) or recovery.violation(world),
+        calm=lambda world: _calm(setting, world),
+        keep_last=keep_last,
+    )
+
+
+def explore(
+    first: State,
+    steps_of: Callable[[State], Iterable[tuple[Label, State]]],
+    wrong_in: Callable[[State], str],
+    *,
+    calm: Callable[[State], list[Label]] = lambda _: [],
+    keep_last: bool = False,
+) -> Searched:
+    """Visit all states that are reached from one, whatever they are. calm: the recovery that shows what is wrong."""
+    began = time.perf_counter()
+    came: Origins[State] = {first: None}
     frontier, depth, steps = [first], 0, 0
     finding: Finding | None = None
     last = first
     kinds: set[object] = set()
     while frontier and finding is None:
         depth += 1
-        following: list[World] = []
+        following: list[State] = []
         for world in frontier:
-            for label, after in moves(setting, world):
+            for label, after in steps_of(world):
                 steps += 1
                 kinds.add(label[0])
                 if after in came:
                     continue
                 came[after] = (world, label)
                 following.append(after)
-                wrong = violation(setting, after) or recovery.violation(after)
+                wrong = wrong_in(after)
                 if wrong:
-                    finding = Finding(wrong, _schedule(came, after), _calm(setting, after))
+                    finding = Finding(wrong, _schedule(came, after), calm(after))
                     break
             if finding is not None:
                 break
@@ -72,7 +92,7 @@ def search(setting: Setting, *, keep_last: bool = False) -> Searched:
     return Searched(finding, len(came), steps, depth, time.perf_counter() - began, longest, frozenset(map(str, kinds)))
 
 
-def _schedule(came: Origins, world: World) -> list[Label]:
+def _schedule(came: Origins[State], world: State) -> list[Label]:
     schedule: list[Label] = []
     step = came[world]
     while step is not None:
