@@ -12,7 +12,7 @@ def decided_uncompared() -> None:
     """Whoever decides last is right."""
     replace = Record.replace
 
-    def uncompared(self: Record, tag: str | None, decided: Any) -> str | None:
+    def uncompared(self: Record, tag: str | None, decided: Any) -> bool:
         return replace(self, self.read()[0], decided)
 
     Record.replace = uncompared  # type: ignore[method-assign]
@@ -21,8 +21,8 @@ def decided_uncompared() -> None:
 def decided_not_completed() -> None:
     """What another has decided is left to it."""
 
-    def left(self: StoreTable, decided: Any) -> None:
-        return
+    def left(self: StoreTable, decided: Any) -> bool:
+        return decided is not None
 
     def complete(self: StoreTable, instant: str, **given: Any) -> Any:
         answer = commit(self, instant, **given)

@@ -28,9 +28,18 @@ def _block(folder: Path, table: str) -> None:
 SINK = SinkCase("hudi", _sink, make_unavailable=_block, has_plain_columns=True)
 
 
-@pytest.mark.heavy
+QUICK = ("insert_if_absent", "receipt_is_enough", "last_row", "deletes", "values_are")
+"""Enough of them for every run: Java is slow."""
+
+
 @pytest.mark.usefixtures("hudi_machine")
-@pytest.mark.parametrize("contract", sink_contracts(SINK), ids=lambda contract: contract.name)
+@pytest.mark.parametrize(
+    "contract",
+    [
+        pytest.param(one, id=one.name, marks=() if any(word in one.name for word in QUICK) else pytest.mark.heavy)
+        for one in sink_contracts(SINK)
+    ],
+)
 def test_the_sink_keeps(contract: Contract, tmp_path: Path) -> None:
     contract.run(tmp_path)
 

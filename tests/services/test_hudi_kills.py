@@ -17,7 +17,7 @@ from tests.services import hudi_controls as controls
 from tests.services import hudi_flows as flows
 from tests.stage import Count, Stage
 
-pytestmark = [pytest.mark.crash, pytest.mark.heavy]
+pytestmark = pytest.mark.crash
 
 ZOMBIES = ["freeze before hudi.commit#1", "freeze after hudi.write#2", "freeze after hudi.commit#1"]
 
@@ -64,9 +64,11 @@ def test_a_token_that_is_moved_after_the_rows_is_missed(stage: Stage) -> None:
     stage.miss_a_safeguard(flows.PLAIN, controls.token_moved_afterwards, ["kill after hudi.commit#1"])
 
 
+@pytest.mark.heavy
 def test_a_token_that_is_not_compared_is_missed(stage: Stage) -> None:
     stage.miss_a_safeguard(flows.PLAIN, controls.token_not_compared, ["freeze before hudi.write#2"])
 
 
+@pytest.mark.heavy
 def test_a_token_that_is_compared_before_the_rows_are_written_alone_is_missed(stage: Stage) -> None:
     stage.miss_a_safeguard(flows.PLAIN, controls.token_not_compared_at_the_end, ["freeze before hudi.commit#1"])

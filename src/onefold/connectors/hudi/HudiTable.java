@@ -40,6 +40,7 @@ import org.apache.hudi.common.util.CommitUtils;
 import org.apache.hudi.common.util.Option;
 import org.apache.hudi.config.HoodieWriteConfig;
 import org.apache.hudi.storage.hadoop.HadoopStorageConfiguration;
+import org.apache.hudi.table.action.rollback.RollbackUtils;
 import org.apache.parquet.avro.AvroParquetReader;
 import org.apache.parquet.avro.AvroReadSupport;
 import org.apache.parquet.hadoop.ParquetReader;
@@ -126,14 +127,13 @@ public class HudiTable {
   }
 
   /**
-   * Writes rows under an instant that nobody sees yet. expected: what the token begins with, "" for none; null: any.
-   * file: a Parquet file of (key, partition, row), "" for no rows; a row of NULL is a delete. Gives "written", the
-   * instant and the files, below the table; or "moved" and the token that is there.
+   * Begins an instant that nobody sees. expected: what the token begins with, "" for none; null: any. Gives "begun" and
+   * the instant; or "moved" and the token that is there.
    */
-  public List write(String file, String schema, String operation, String owner, String expected) throws Exception {
+  public List begin(String schema, String owner, String expected) throws Exception {
     Lock lock = new Lock();
     HoodieJavaWriteClient client = null;
-    String instant = null;
+    boolean isBegun = false;
     try {
       HoodieTableMetaClient meta = meta();
       String found = token(state(meta), owner);
@@ -141,20 +141,32 @@ public class HudiTable {
         return answer("moved", found);
       }
       client = client(meta, schema);
-      instant = client.startCommit();
+      String instant = client.startCommit();
       demandNewest(meta(), instant);
+      pending.put(instant, new Pending(client));
+      isBegun = true;
+      return answer("begun", instant);
     } finally {
       lock.release();
-      if (instant == null && client != null) {
+      if (!isBegun && client != null) {
         client.close();
       }
     }
+  }
+
+  /**
+   * Writes its rows. file: a Parquet file of (key, partition, row), "" for no rows; a row of NULL is a delete. Gives
+   * "written", the instant and the files, below the table.
+   */
+  public List fill(String instant, String file, String operation) throws Exception {
+    Pending written = (Pending) pending.get(instant);
     boolean isWritten = false;
     try {
       List records = file.isEmpty() ? new ArrayList() : records(file);
-      List statuses = operation.equals("upsert") ? client.upsert(records, instant) : client.insert(records, instant);
+      written.statuses = operation.equals("upsert")
+          ? written.client.upsert(records, instant) : written.client.insert(records, instant);
       List answer = answer("written", instant);
-      for (Object each : statuses) {
+      for (Object each : written.statuses) {
         WriteStatus status = (WriteStatus) each;
         if (status.hasErrors()) {
           throw new IllegalStateException("not written: " + status.getErrors() + status.getGlobalError());
@@ -163,12 +175,11 @@ public class HudiTable {
           answer.add(status.getStat().getPath());
         }
       }
-      pending.put(instant, new Pending(client, statuses));
       isWritten = true;
       return answer;
     } finally {
       if (!isWritten) {
-        client.close();
+        forget(instant);
       }
     }
   }
@@ -215,22 +226,42 @@ public class HudiTable {
     }
   }
 
-  /** Shows what `seal` told of, whoever wrote it, unless that was done. */
-  public void complete(String instant, String sealed) throws Exception {
+  /**
+   * Shows what `seal` told of, whoever wrote it, unless that was done. Gives "done"; or "gone" when it is not there any
+   * more, or when a commit before it is not: somebody restored the table to an earlier state.
+   */
+  public String complete(String instant, String sealed) throws Exception {
     HoodieTableMetaClient meta = meta();
     if (!pendingIn(meta).contains(instant)) {
-      return;
+      return instants().contains(instant) ? "done" : "gone";
     }
+    demandNotUndone(meta, instant);
     HoodieCommitMetadata metadata =
         (HoodieCommitMetadata) HoodieCommitMetadata.fromJsonString(sealed, HoodieCommitMetadata.class);
     Map state = new HashMap(metadata.getExtraMetadata());
+    if (number(state) > number(state(meta)) + 1L) {
+      return "gone";
+    }
     String schema = (String) state.remove(HoodieCommitMetadata.SCHEMA_KEY);
     HoodieJavaWriteClient client = client(meta, schema);
     try {
       client.setOperationType(metadata.getOperationType());
       client.commitStats(instant, metadata.getWriteStats(), Option.of(state), "commit");
+      return "done";
     } finally {
       client.close();
+    }
+  }
+
+  /** An instant that is being undone looks like one that is under way, and its files may be gone already. */
+  private static void demandNotUndone(HoodieTableMetaClient meta, String instant) throws Exception {
+    HoodieTimeline undoing = meta.getActiveTimeline().getRollbackAndRestoreTimeline().filterInflightsAndRequested();
+    for (Object each : undoing.getInstants()) {
+      HoodieInstant one = (HoodieInstant) each;
+      if (one.getAction().equals(HoodieTimeline.RESTORE_ACTION)
+          || RollbackUtils.getRollbackPlan(meta, one).getInstantToRollback().getCommitTime().equals(instant)) {
+        throw new IllegalStateException("somebody has begun to restore the table, and must end that first: " + one);
+      }
     }
   }
 
@@ -239,12 +270,17 @@ public class HudiTable {
     return pendingIn(meta());
   }
 
-  /** Forgets what was written. Its files go with it; those that stay are found by maintenance. */
-  public void abandon(String instant) throws Exception {
+  /** Ends the work on an instant, and leaves it as it is. */
+  public void forget(String instant) throws Exception {
     Pending written = (Pending) pending.remove(instant);
     if (written != null) {
       written.client.close();
     }
+  }
+
+  /** Rolls an instant back. Its files go with it; those that stay are found by maintenance. */
+  public void abandon(String instant) throws Exception {
+    forget(instant);
     Lock lock = new Lock();
     try {
       HoodieTableMetaClient meta = meta();
@@ -313,6 +349,12 @@ public class HudiTable {
   private String below(String path) {
     String top = new Path(base).toUri().getPath();
     return path.startsWith(top + "/") ? path.substring(top.length() + 1) : path;
+  }
+
+  /** The oldest instant that is not archived; "" when there is none. */
+  public String oldest() {
+    Option first = meta().getActiveTimeline().firstInstant();
+    return first.isPresent() ? ((HoodieInstant) first.get()).requestedTime() : "";
   }
 
   // -------------------------------------------------------------------------------------------------------- timeline
@@ -475,14 +517,13 @@ public class HudiTable {
     return hadoop;
   }
 
-  /** What was written under an instant, and by which client. */
+  /** What is written under an instant, and by which client. */
   private static class Pending {
     final HoodieJavaWriteClient client;
-    final List statuses;
+    List statuses;
 
-    Pending(HoodieJavaWriteClient client, List statuses) {
+    Pending(HoodieJavaWriteClient client) {
       this.client = client;
-      this.statuses = statuses;
     }
   }
 

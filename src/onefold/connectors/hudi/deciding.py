@@ -10,31 +10,40 @@ that was decided last, with its metadata:
   the commit is none: nothing of it was shown.
 - What is decided is completed by whoever comes first: its writer, or the next that opens or writes, from the metadata
   in the record. Completing an instant again changes nothing.
-- Who opens takes the turn, completes what is decided, and rolls back what else is pending, if it still has the turn
-  when it has listed that: then nothing of it can be decided any more.
+- Who opens reads the record, lists what is pending, and then takes the turn: what it listed began before that, and
+  cannot be decided any more. It completes what is decided and rolls the rest of its list back.
 
-spec/hudi_store.py searches this exhaustively. Source: Amazon S3's documentation, page Conditional writes.
+spec/hudi_store.py searches this exhaustively; every rule above has a counter-example there without it.
+Source: Amazon S3's documentation, page "How to prevent object overwrites with conditional writes".
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from onefold.clock import new_seal_id
 from onefold.connectors.hudi.jvm import HudiTable
 from onefold.connectors.hudi.prefix import Prefix, in_our_words
 from onefold.disk import durable_step
-from onefold.errors import OutcomeUnknown, SinkUnavailable
+from onefold.errors import OutcomeUnknown, SinkRefused, SinkUnavailable
 
-__all__ = ["RECORD", "StoreTable"]
+__all__ = ["OWN", "RECORD", "Record", "StoreTable"]
 
 RECORD = ".hoodie/onefold.json"
-OWN = {"hoodie.clean.failed.writes.policy": "NEVER"}
-"""Hudi must not roll back what it finds pending: only who has the turn may."""
+CLAIMS = ".hoodie/onefold.begun"
+"""Below it an object for each instant that is under way: two writers may begin one in the same millisecond."""
+
+PROBE = ".hoodie/onefold.probe"
+
+OWN = {
+    "hoodie.clean.failed.writes.policy": "NEVER",  # only who has the turn may roll back what is pending
+    "hoodie.metadata.enable": "false",  # with it a commit would be more than one object
+}
+"""Settings of Hudi's writer that a table in a store needs."""
 
 ATTEMPTS = 20
 
@@ -43,42 +52,73 @@ Body = Mapping[str, Any]
 
 
 class Record:
-    """The object that decides."""
+    """The object that decides, and the claims. Its verbs raise OSError: then it is not known what happened."""
 
     def __init__(self, place: Prefix) -> None:
-        self._store = place.store
+        self._place = place
 
     def read(self) -> tuple[str | None, Body]:
-        """Its tag and what it says; None where there is none. Raises OSError."""
+        """Its tag and what it says; None where there is none."""
         import obstore
 
         try:
             with in_our_words():
-                found = obstore.get(self._store, RECORD)
+                found = obstore.get(self._place.store, RECORD)
                 body = bytes(found.bytes())
         except FileNotFoundError:
             return None, {"turn": "", "decided": None}
         return str(found.meta["e_tag"]), json.loads(body)
 
-    def replace(self, tag: str | None, decided: Body | None) -> str | None:
-        """Put another in the place of the one with this tag; its tag, or None when it is another by now.
+    def replace(self, tag: str | None, decided: Body | None) -> bool:
+        """Put another in the place of the one with this tag; whether it was that one.
 
         A request whose answer was lost may have been sent twice, and the second is refused: then it is ours that stands
-        there. Raises OSError: then it is not known what happened.
+        there, or stood.
         """
+        turn = new_seal_id()
+        if self._put(RECORD, json.dumps({"turn": turn, "decided": decided}).encode(), tag):
+            return True
+        return bool(self.read()[1]["turn"] == turn)
+
+    def claim(self, instant: str) -> bool:
+        """Whether an instant that was begun is ours alone."""
+        mark = new_seal_id().encode()
+        name = f"{CLAIMS}/{instant}"
+        if self._put(name, mark, None):
+            return True
+        import obstore
+
+        with in_our_words():
+            return bytes(obstore.get(self._place.store, name).bytes()) == mark
+
+    def let_go(self, instant: str) -> None:
+        """The instant is no longer under way. What stays is removed by maintenance."""
+        import obstore
+
+        with contextlib.suppress(OSError), in_our_words():
+            obstore.delete(self._place.store, f"{CLAIMS}/{instant}")
+
+    def claimed(self) -> list[str]:
+        """All instants that are claimed."""
+        return [name.rpartition("/")[2] for name in self._place.names(CLAIMS)]
+
+    def does_compare(self) -> bool:
+        """Whether the store does what all of this rests on; some take the conditions and ignore them."""
+        import obstore
+
+        with in_our_words():
+            obstore.put(self._place.store, PROBE, b"", use_multipart=False)
+        return not self._put(PROBE, b"", None) and not self._put(PROBE, b"", '"no such tag"')
+
+    def _put(self, name: str, body: bytes, tag: str | None) -> bool:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        turn = secrets.token_hex(16)
-        body = json.dumps({"turn": turn, "decided": decided}).encode()
         mode: Any = "create" if tag is None else {"e_tag": tag}
-        with in_our_words():
-            try:
-                return str(obstore.put(self._store, RECORD, body, mode=mode, use_multipart=False)["e_tag"])
-            except (AlreadyExistsError, PreconditionError):
-                pass
-        there, found = self.read()
-        return there if found["turn"] == turn else None
+        with in_our_words(), contextlib.suppress(AlreadyExistsError, PreconditionError):
+            obstore.put(self._place.store, name, body, mode=mode, use_multipart=False)
+            return True
+        return False
 
 
 class StoreTable:
@@ -88,30 +128,32 @@ class StoreTable:
         self._table = table
         self._record = Record(place)
         self._label = label
-        self._tags: dict[str, str | None] = {}
-        self.create = table.create
+        self._tags: dict[str, str] = {}
+        self._completed = ""
         self.look = table.look
         self.settings = table.settings
         self.schema = table.schema
-        self.maintain = table.maintain
         self.snapshot = table.snapshot
         self.instants = table.instants
+        self.oldest = table.oldest
 
     def open(self) -> Mapping[str, str]:
-        """Take the turn; complete what is decided; roll back what else is pending. The state of our newest commit."""
+        """Take the turn, complete what is decided, roll back what else was pending. The state of our newest commit.
+
+        Raises SinkRefused, SinkUnavailable, OutcomeUnknown.
+        """
+        self._refuse_what_cannot_be()
         for _ in range(ATTEMPTS):
             tag, body = self._read()
+            listed = self._table.pending()
             with durable_step("hudi.turn"):
-                mine = self._take_turn(tag, body["decided"])
-            if mine is None:
+                is_ours = self._take_turn(tag, body["decided"])
+            if not is_ours:
                 continue
-            self._complete(body["decided"])
-            decided = (body["decided"] or {}).get("instant")
-            listed = [instant for instant in self._table.pending() if instant != decided]
-            if self._read()[0] != mine:
-                continue
+            kept = body["decided"]["instant"] if self._complete(body["decided"]) else ""
             for instant in listed:
-                self._table.abandon(instant)
+                if instant != kept:
+                    self.abandon(instant)
             return self._table.look()
         raise SinkUnavailable(f"Others open {self._label} again and again.")
 
@@ -120,11 +162,19 @@ class StoreTable:
     ) -> Sequence[str]:
         """As HudiTable's. What is decided by then is completed first."""
         tag, body = self._read()
+        if tag is None:
+            raise SinkUnavailable(f"The object {RECORD} of {self._label} is gone.")
         self._complete(body["decided"])
-        answer = self._table.write(file, schema, operation, owner=owner, expected=expected)
-        if answer[0] == "written":
-            self._tags[answer[1]] = tag
-        return answer
+        word, text = self._table.begin(schema, owner=owner, expected=expected)
+        if word != "begun":
+            return word, text
+        with self._failures():
+            is_ours = self._record.claim(text)
+        if not is_ours:
+            self._table.forget(text)
+            raise SinkUnavailable(f"Another writer of {self._label} began in the same millisecond.")
+        self._tags[text] = tag
+        return self._table.fill(text, file, operation)
 
     def commit(self, instant: str, *, owner: str, expected: str | None, new: str | None) -> Sequence[str]:
         """As HudiTable's: decided, then completed."""
@@ -134,13 +184,31 @@ class StoreTable:
             return word, text
         decided = {"instant": instant, "metadata": text}
         with durable_step("hudi.decide"):
-            mine = self._decide(tag, decided)
-        if mine is None and not self._was_decided(instant):
+            is_decided = self._decide(tag, decided)
+        if not is_decided and not self._was_decided(instant):
             return "gone", ""
-        self._complete(decided)
+        if not self._complete(decided):
+            raise OutcomeUnknown(f"A commit to {self._label} was decided, and is gone: was the table restored?")
+        self._record.let_go(instant)
         return "done", ""
 
-    def _decide(self, tag: str | None, decided: Body) -> str | None:
+    def abandon(self, instant: str) -> None:
+        """Roll back what was written and is not decided."""
+        self._tags.pop(instant, None)
+        self._table.abandon(instant)
+        self._record.let_go(instant)
+
+    def maintain(self) -> None:
+        """As HudiTable's, and claims that a dead writer left."""
+        with self._failures():
+            claimed = self._record.claimed()  # an instant is begun first, then claimed
+        for instant in set(claimed) - set(self._table.pending()):
+            self._record.let_go(instant)
+        self._table.maintain()
+
+    # --------------------------------------------------------------------------------------------------------- decided
+
+    def _decide(self, tag: str, decided: Body) -> bool:
         try:
             return self._record.replace(tag, decided)
         except OSError as error:
@@ -155,17 +223,37 @@ class StoreTable:
             return False
         return instant in self._table.instants()  # completed; else rolled back
 
-    def abandon(self, instant: str) -> None:
-        """Forget what was written and is not decided."""
-        self._tags.pop(instant, None)
-        self._table.abandon(instant)
-
-    def _complete(self, decided: Body | None) -> None:
-        if decided is not None:
+    def _complete(self, decided: Body | None) -> bool:
+        """Whether what is decided is complete now; not when there is nothing, or when it was restored away."""
+        if decided is None:
+            return False
+        instant = decided["instant"]
+        if instant != self._completed:
             with durable_step("hudi.complete"):
-                self._table.complete(decided["instant"], decided["metadata"])
+                if self._table.complete(instant, decided["metadata"]) != "done":
+                    return False
+            self._completed = instant
+        return True
 
-    def _take_turn(self, tag: str | None, decided: Body | None) -> str | None:
+    # ----------------------------------------------------------------------------------------------------------- asked
+
+    def _refuse_what_cannot_be(self) -> None:
+        if self._table.settings().get("hoodie.table.metadata.partitions"):
+            raise SinkRefused(
+                f"{self._label} has a metadata table, which cannot be kept in step with it in a store.",
+                next_step="Remove it (Hudi's procedure delete_metadata_table), and have its other writers set "
+                "hoodie.metadata.enable=false.",
+            )
+        with self._failures():
+            does_compare = self._record.does_compare()
+        if not does_compare:
+            raise SinkRefused(
+                f"The store of {self._label} ignores If-None-Match or If-Match.",
+                expected="a store that compares and writes in one step",
+                next_step="Use another store, or a newer version of this one.",
+            )
+
+    def _take_turn(self, tag: str | None, decided: Body | None) -> bool:
         with self._failures():
             return self._record.replace(tag, decided)
 

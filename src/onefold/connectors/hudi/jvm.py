@@ -142,7 +142,16 @@ class HudiTable:
         self, file: Path | None, schema: str, operation: str, *, owner: str, expected: str | None
     ) -> Sequence[str]:
         """Rows that nobody sees yet: ("written", instant, files…) or ("moved", token)."""
-        return self._taken(list, self._ask("write", str(file or ""), schema, operation, owner, expected))
+        word, text = self.begin(schema, owner=owner, expected=expected)
+        return self.fill(text, file, operation) if word == "begun" else (word, text)
+
+    def begin(self, schema: str, *, owner: str, expected: str | None) -> Sequence[str]:
+        """The first half of `write`: ("begun", instant) or ("moved", token)."""
+        return self._taken(list, self._ask("begin", schema, owner, expected))
+
+    def fill(self, instant: str, file: Path | None, operation: str) -> Sequence[str]:
+        """The second half: ("written", instant, files…)."""
+        return self._taken(list, self._ask("fill", instant, str(file or ""), operation))
 
     def commit(self, instant: str, *, owner: str, expected: str | None, new: str | None) -> Sequence[str]:
         """Show them and move the token: ("done" | "moved" | "gone", the token before). Every failure is unknown."""
@@ -152,16 +161,20 @@ class HudiTable:
         """The first half of `commit`, for tables in a store: ("sealed", metadata), or as `commit`."""
         return self._taken(list, self._ask("seal", instant, owner, expected, new))
 
-    def complete(self, instant: str, sealed: str) -> None:
-        """The second half, by anybody, any number of times. Every failure is unknown."""
-        self._ask("complete", instant, sealed, is_final=True)
+    def complete(self, instant: str, sealed: str) -> str:
+        """The second half, by anybody, any number of times: "done" or "gone". Every failure is unknown."""
+        return str(self._ask("complete", instant, sealed, is_final=True))
 
     def pending(self) -> Sequence[str]:
         """Instants that are under way."""
         return self._taken(list, self._ask("pending"))
 
+    def forget(self, instant: str) -> None:
+        """Leave what was begun as it is."""
+        self._ask("forget", instant)
+
     def abandon(self, instant: str) -> None:
-        """Forget what was written."""
+        """Roll it back."""
         self._ask("abandon", instant)
 
     def maintain(self) -> None:
@@ -176,6 +189,10 @@ class HudiTable:
     def instants(self) -> Sequence[str]:
         """All instants that the table knows."""
         return self._taken(list, self._ask("instants"))
+
+    def oldest(self) -> str:
+        """The oldest instant that is not archived."""
+        return str(self._ask("oldest"))
 
     def schema(self) -> str:
         """The table's columns as an Avro schema, "" when nothing tells them."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from onefold.connectors.hudi.deciding import StoreTable
 from onefold.connectors.hudi.jars import JARS, pyspark_jars
+from onefold.connectors.hudi.jvm import HudiTable
 from onefold.connectors.hudi.naming import INSTALL, is_of_rows
 from onefold.connectors.hudi.place import Place
 from onefold.errors import OnefoldError
@@ -42,15 +44,14 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return column.cast(kind)
 
 
-def orphans(place: Place, instants: Callable[[], Iterable[str]]) -> list[str]:
+def orphans(place: Place, table: HudiTable | StoreTable) -> list[str]:
     """Files of rows whose instant the table does not know: a writer made them after it had been rolled back.
 
-    instants: asked when all files were seen, so that a file of one that begins meanwhile is not among them. What is
-    older than all that the timeline still tells of is left alone. Raises OSError.
+    The table is asked when all files were seen, so that a file of one that begins meanwhile is not among them. What is
+    older than all that the timeline tells of without its archive is left alone. Raises OSError.
     """
     found = [(match["instant"], name) for name in place.names() if (match := is_of_rows(name))]
-    known = set(instants())
-    oldest = min(known, default="9")
+    oldest, known = table.oldest() or "9", set(table.instants())
     return sorted(name for instant, name in found if instant not in known and instant > oldest)
 
 

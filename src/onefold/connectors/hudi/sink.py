@@ -239,7 +239,7 @@ class HudiSink(SpooledSink):
         self._binding = binding
         table = self._connect()
         with self._failures():
-            orphans = reading.orphans(self._place, table.instants)
+            orphans = reading.orphans(self._place, table)
             if is_dry:
                 return [Maintained("orphans", f"{len(orphans)} files")] if orphans else []
             for name in orphans:
