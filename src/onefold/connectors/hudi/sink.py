@@ -57,6 +57,16 @@ STATE = "onefold.token."
 
 WAIT_SECONDS = 60.0
 
+_OF_A_FOLDER = ("the table is on a local file system whose file locks work between all processes that write to it",)
+_OF_A_STORE = (
+    "the store compares and writes in one step (If-None-Match and If-Match)",
+    "one process at a time looks after the table",
+)
+_OF_ALL = (
+    "no other program writes to the table while the flow does; before and after it may",
+    "nobody changes what is below .hoodie, or rolls back or restores the table while the flow runs",
+)
+
 _writing: dict[str, threading.Lock] = {}
 
 
@@ -80,13 +90,7 @@ class HudiSink(SpooledSink):
             modes=frozenset({"append", "upsert"}),
             target=address.target,
             deletes=True,
-            conditions=(
-                "the store compares and writes in one step (If-None-Match and If-Match)"
-                if address.is_remote
-                else "the table is on a local file system whose file locks work between all processes that write to it",
-                "no other program writes to the table while the flow does; before and after it may",
-                "nobody changes what is below .hoodie, or rolls back or restores the table while the flow runs",
-            ),
+            conditions=(*(_OF_A_STORE if address.is_remote else _OF_A_FOLDER), *_OF_ALL),
         )
 
     @property
