@@ -13,7 +13,7 @@ from onefold.connectors.hudi.rows import Layout, avro_schema, columns_of
 from onefold.errors import SchemaError, SinkRefused
 from onefold.types import Binding
 
-__all__ = ["DEFAULTS", "Target", "agreed", "new_settings"]
+__all__ = ["DEFAULTS", "WITHOUT_KEY", "Target", "agreed", "new_settings"]
 
 DEFAULTS: Mapping[str, str] = {
     "hoodie.index.type": "SIMPLE",
@@ -33,6 +33,9 @@ DEFAULTS: Mapping[str, str] = {
     "hoodie.write.lock.provider": "org.apache.hudi.client.transaction.lock.InProcessLockProvider",
 }
 """Of Hudi's writer. Cleaning and archiving are what `maintain` does."""
+
+WITHOUT_KEY: Mapping[str, str] = {"hoodie.parquet.bloom.filter.enabled": "false"}
+"""Of tables that have no record key: nobody looks a row up, and the filters take a third of an append's time."""
 
 
 @dataclass(frozen=True)

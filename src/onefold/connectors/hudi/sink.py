@@ -27,7 +27,7 @@ from onefold.connectors.hudi.naming import PROPERTIES
 from onefold.connectors.hudi.place import Place
 from onefold.connectors.hudi.prefix import Prefix
 from onefold.connectors.hudi.rows import Layout, avro_schema, handover, stored_columns
-from onefold.connectors.hudi.shape import DEFAULTS, Target, agreed, new_settings
+from onefold.connectors.hudi.shape import DEFAULTS, WITHOUT_KEY, Target, agreed, new_settings
 from onefold.connectors.spooling import (
     SpooledSink,
     check_key,
@@ -130,10 +130,11 @@ class HudiSink(SpooledSink):
 
     def _connect(self) -> HudiTable | StoreTable:
         place, target = self._place, self._target
+        options = {**DEFAULTS, **({} if self._key else WITHOUT_KEY), **target.options}
         if not isinstance(place, Prefix):
-            return self._table_at(place.for_java, {**DEFAULTS, **target.options})
+            return self._table_at(place.for_java, options)
         demand_store_jars(target.jars)
-        return StoreTable(self._table_at(place.for_java, {**DEFAULTS, **target.options, **OWN}), place, target.label)
+        return StoreTable(self._table_at(place.for_java, {**options, **OWN}), place, target.label)
 
     def _table_at(self, base: str, options: Mapping[str, str]) -> HudiTable:
         running = machine(jars=self._target.jars, options=self._target.java_options)
