@@ -9,7 +9,7 @@ from tests.stage import Stage
 
 pytestmark = pytest.mark.crash
 
-ONCE = {"revenue": 48, "ledgers": 48, "spooled": 54, "running": 34, "together": 34}
+ONCE = {"revenue": 40, "ledgers": 36, "spooled": 44, "running": 26, "together": 28}
 """Before and after each kind of durable step that the flow has."""
 
 TWICE = {"revenue": 8, "spooled": 6, "running": 10, "together": 8}

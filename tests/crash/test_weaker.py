@@ -34,13 +34,13 @@ def test_at_most_once_loses_what_was_attempted_and_not_tried(tmp_path: Path, ser
 
 
 def test_at_least_once_repeats_at_most_what_was_under_way_and_loses_nothing(stage: Stage) -> None:
-    for result in stage.at_every_step(AT_LEAST_ONCE, 36).results:
+    for result in stage.at_every_step(AT_LEAST_ONCE, 24).results:
         assert isinstance(result.judgement, Count)
         assert max(result.judgement.sinks[sink][2] for sink in WEAKER_SINKS) <= 2, "one kill repeats a delivery once"
 
 
 def test_at_most_once_loses_at_most_what_it_says_and_repeats_nothing(stage: Stage) -> None:
-    for result in stage.at_every_step(AT_MOST_ONCE, 36).results:
+    for result in stage.at_every_step(AT_MOST_ONCE, 24).results:
         assert isinstance(result.judgement, Count)
         lost = sum(result.judgement.sinks[sink][0] for sink in WEAKER_SINKS)
         assert lost <= sum(result.ends[-1]["given_up"].values()), str(result.schedule)

@@ -175,9 +175,15 @@ def function_names() -> frozenset[str]:
 
 
 def _functions(kind: str) -> frozenset[str]:
-    query = "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE function_type = ?"
+    return frozenset(name for name, found in _all_functions() if found == kind)
+
+
+@cache
+def _all_functions() -> tuple[tuple[str, str], ...]:
+    """Names in lower case, and kinds. Listing them takes DuckDB 40 ms, so they are asked for once."""
+    query = "SELECT DISTINCT lower(function_name), function_type FROM duckdb_functions()"
     with _lock:
-        return frozenset(str(row[0]) for row in _connection().execute(query, [kind]).fetchall())
+        return tuple(_connection().execute(query).fetchall())
 
 
 @cache
