@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from onefold.connectors.iceberg import commits, sink
+from onefold.connectors.iceberg.commits import Place
 from onefold.connectors.iceberg.sink import IcebergSink
+from onefold.connectors.staging import StagingArea
+from onefold.disk import durable_step
 from onefold.types import Receipt, TokenMove
 from tests.services import database_controls as common
 
@@ -50,3 +53,22 @@ def staged_files_not_listed() -> None:
     """Every epoch is staged, and nobody is told."""
     sink.NATIVE_BYTES = 0
     IcebergSink.handles = lambda self: []  # type: ignore[method-assign]
+
+
+def opening_leaves_no_snapshot() -> None:
+    """An instance that opens the table leaves nothing in it, and nobody asks who opened it since. The step stays."""
+    whole = sink.commit
+
+    def commit(place: Place, demand: Any, build: Any) -> Any:
+        if getattr(build, "__func__", None) is not IcebergSink._open_table:
+            return whole(place, demand, build)
+        with durable_step("iceberg.commit"):
+            return sink.load(place)
+
+    sink.commit = commit
+    sink.opened_by = lambda table, binding: 0  # type: ignore[assignment]
+
+
+def staged_files_not_demanded() -> None:
+    """What is committed is whatever lies there by now."""
+    StagingArea.demand = lambda *_: None  # type: ignore[method-assign]

@@ -11,23 +11,14 @@ from onefold.connectors.iceberg import iceberg
 from onefold.errors import OutcomeUnknown, TokenRefused
 from onefold.testing.contract_case import SinkBench, SinkCase, move, numbered, token
 from onefold.testing.contracts import sink_contracts
-from tests.services.s3_server import BUCKET, KEYS, S3
-
-KEY, SECRET = KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"]
-
-
-def catalog_of(url: str) -> dict[str, str]:
-    places = {}
-    for service in ("glue", "s3"):
-        places |= {f"{service}.endpoint": url, f"{service}.region": "us-east-1"}
-        places |= {f"{service}.access-key-id": KEY, f"{service}.secret-access-key": SECRET}
-    return {"type": "glue", "warehouse": f"s3://{BUCKET}/warehouse", **places}
+from tests.services.lake_s3_flows import glue_of
+from tests.services.s3_server import S3
 
 
 def case_of(url: str) -> SinkCase:
     def make(folder: Path, table: str, mode: Any, key: tuple[str, ...]) -> Any:
         place = "".join(sign if sign.isalnum() else "_" for sign in f"{folder.name}_{table}").lower()
-        return iceberg(("lake", place), catalog_of(url)).as_sink(mode, key)
+        return iceberg(("lake", place), glue_of(url)).as_sink(mode, key)
 
     return SinkCase("iceberg-glue", make, fences=True)
 

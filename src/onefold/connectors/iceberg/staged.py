@@ -71,6 +71,8 @@ def staged_rows(table: Any, binding: Binding, receipt: Receipt) -> pa.Table:
 
 
 def _described(table: Any, binding: Binding, receipt: Receipt, file: Mapping[str, Any]) -> Any:
+    # A file that is gone would show below, at its footer, and to the core, which asks what is prepared when a sink is
+    # opened again. One that was replaced shows by its size alone.
     area_of(table, binding).demand(file["path"], file["size"], receipt.epoch)
     whole = f"{table.location().rstrip('/')}/{file['path']}"
     with table.io.new_input(whole).open() as stream:
