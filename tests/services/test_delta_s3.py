@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from onefold.connectors.delta import delta, sink
-from onefold.errors import OutcomeUnknown, SinkRefused, SinkUnavailable, TokenRefused
+from onefold.errors import SinkRefused, SinkUnavailable, TokenRefused
 from onefold.testing.contract_case import SinkBench, SinkCase, move, numbered, token
 from onefold.testing.contracts import sink_contracts
+from tests.services.lost_answers import is_none_while_the_store_is_down, lands_once
 from tests.services.s3_server import BUCKET, S3
 
 
@@ -52,18 +53,7 @@ def test_the_sink_keeps(name: str, s3: S3, tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["append", "upsert"])
 @pytest.mark.parametrize("fate", [500, 502, 503, 504, "cut"])
 def test_a_commit_whose_answer_is_lost_lands_once(fate: Any, mode: str, s3: S3, tmp_path: Path) -> None:
-    bench = bench_of(s3, tmp_path, mode)
-    ours, _ = bench.instance()
-    receipt = bench.prepare(ours, 1, numbered(1, 2))
-    s3.lose(fate)
-    try:
-        ours.commit([receipt], move(0, 1))
-    except OutcomeUnknown:
-        assert ours.open(bench.binding()) == token(1), "it had landed"
-    assert s3.mend() == 1
-    assert (bench.ids(), bench.look()[1]) == ([1, 2], token(1))
-    ours.commit([bench.prepare(ours, 2, numbered(3))], move(1, 2))
-    assert bench.ids() == [1, 2, 3]
+    lands_once(bench_of(s3, tmp_path, mode), s3, lambda: s3.lose(fate))
 
 
 @pytest.mark.parametrize("fate", [500, 503])
@@ -76,19 +66,7 @@ def test_a_commit_that_the_store_refuses_for_a_moment_lands_once(fate: Any, s3: 
 
 
 def test_a_store_that_is_down_is_unavailable_and_then_unknown(s3: S3, tmp_path: Path) -> None:
-    bench = bench_of(s3, tmp_path)
-    ours, _ = bench.instance()
-    receipt = bench.prepare(ours, 1, numbered(1))
-    s3.refuse(503, within="/_delta_log/", method="PUT")
-    with pytest.raises(OutcomeUnknown):
-        ours.commit([receipt], move(0, 1))
-    s3.refuse(503)
-    with pytest.raises(SinkUnavailable):
-        ours.open(bench.binding())
-    s3.mend()
-    assert ours.open(bench.binding()) is None
-    ours.commit([receipt], move(0, 1))
-    assert bench.ids() == [1]
+    is_none_while_the_store_is_down(bench_of(s3, tmp_path), s3, "/_delta_log/")
 
 
 def test_a_request_that_comes_late_finds_its_version_taken(s3: S3, tmp_path: Path) -> None:

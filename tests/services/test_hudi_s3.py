@@ -16,13 +16,14 @@ from onefold import disk
 from onefold.connectors.hudi import sink
 from onefold.connectors.hudi.deciding import Record
 from onefold.connectors.hudi.naming import PROPERTIES
-from onefold.errors import OutcomeUnknown, SinkRefused, SinkUnavailable, TokenRefused
+from onefold.errors import SinkRefused, SinkUnavailable, TokenRefused
 from onefold.testing.contract_case import SinkBench, SinkCase, move, numbered, token
 from onefold.testing.contracts import sink_contracts
 from onefold.testing.harness import ForkServer
 from services import hudi
 from tests.services import hudi_s3_controls as controls
 from tests.services import hudi_s3_flows as flows
+from tests.services.lost_answers import is_none_while_the_store_is_down, lands_once
 from tests.services.s3_server import BUCKET, S3
 from tests.stage import Count, Stage
 
@@ -102,34 +103,11 @@ def test_the_sink_keeps(name: str, s3: S3, tmp_path: Path) -> None:
 @pytest.mark.parametrize("within", [r"onefold\.json$", r"/timeline/\d+_\d+\.commit$"], ids=["decision", "completion"])
 @pytest.mark.parametrize("fate", [500, "cut"])
 def test_a_commit_whose_answer_is_lost_lands_once(fate: Any, within: str, s3: S3, tmp_path: Path) -> None:
-    bench = bench_of(tmp_path)
-    ours, _ = bench.instance()
-    receipt = bench.prepare(ours, 1, numbered(1, 2))
-    s3.lose(fate, within=within)
-    try:
-        ours.commit([receipt], move(0, 1))
-    except OutcomeUnknown:
-        assert ours.open(bench.binding()) == token(1), "it had landed"
-    assert s3.mend() == 1
-    assert (bench.ids(), bench.look()[1]) == ([1, 2], token(1))
-    ours.commit([bench.prepare(ours, 2, numbered(3))], move(1, 2))
-    assert bench.ids() == [1, 2, 3]
+    lands_once(bench_of(tmp_path), s3, lambda: s3.lose(fate, within=within))
 
 
 def test_a_store_that_is_down_is_unavailable_and_an_undecided_commit_is_none(s3: S3, tmp_path: Path) -> None:
-    bench = bench_of(tmp_path)
-    ours, _ = bench.instance()
-    receipt = bench.prepare(ours, 1, numbered(1))
-    s3.refuse(503, within=r"onefold\.json$", method="PUT")
-    with pytest.raises(OutcomeUnknown):
-        ours.commit([receipt], move(0, 1))
-    s3.refuse(503)
-    with pytest.raises(SinkUnavailable):
-        ours.open(bench.binding())
-    s3.mend()
-    assert ours.open(bench.binding()) is None
-    ours.commit([receipt], move(0, 1))
-    assert bench.ids() == [1]
+    is_none_while_the_store_is_down(bench_of(tmp_path), s3, r"onefold\.json$")
 
 
 # ------------------------------------------------------------------------------------------------------------- between

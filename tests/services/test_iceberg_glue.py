@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from onefold.connectors.iceberg import iceberg
-from onefold.errors import OutcomeUnknown, TokenRefused
-from onefold.testing.contract_case import SinkBench, SinkCase, move, numbered, token
+from onefold.errors import TokenRefused
+from onefold.testing.contract_case import SinkBench, SinkCase, move, numbered
 from onefold.testing.contracts import sink_contracts
 from tests.services.lake_s3_flows import glue_of
+from tests.services.lost_answers import lands_once
 from tests.services.s3_server import S3
 
 
@@ -40,17 +41,7 @@ def test_the_sink_keeps(name: str, s3: S3, tmp_path: Path) -> None:
 def test_a_commit_whose_answer_is_lost_lands_once(fate: Any, mode: Any, s3: S3, tmp_path: Path) -> None:
     """Glue's client sends it again, and is told that the table's version is another by then."""
     bench = SinkBench(case_of(s3.url), tmp_path, mode, ("id",) if mode == "upsert" else ())
-    ours, _ = bench.instance()
-    receipt = bench.prepare(ours, 1, numbered(1, 2))
-    s3.lose(fate, within="/", action="UpdateTable")
-    try:
-        ours.commit([receipt], move(0, 1))
-    except OutcomeUnknown:
-        assert ours.open(bench.binding()) == token(1), "it had landed"
-    assert s3.mend() == 1
-    assert (bench.ids(), bench.look()[1]) == ([1, 2], token(1))
-    ours.commit([bench.prepare(ours, 2, numbered(3))], move(1, 2))
-    assert bench.ids() == [1, 2, 3]
+    lands_once(bench, s3, lambda: s3.lose(fate, within="/", action="UpdateTable"))
 
 
 def test_an_older_instance_is_refused_by_the_table(s3: S3, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ PORTS: dict[str, frozenset[str]] = {
 }
 """Doors to the outside, and who may use them. They themselves see types, errors and protocols."""
 
-CONNECTORS_SHARE = frozenset({"databases", "preparing", "sifting", "slicing", "spooling", "staging"})
+CONNECTORS_SHARE = frozenset({"addresses", "databases", "preparing", "sifting", "slicing", "spooling", "staging"})
 """Modules of connectors/ that are no connector: the others may see them, and they see no connector."""
 
 SEES_ONLY: dict[str, frozenset[str]] = {

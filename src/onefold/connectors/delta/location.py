@@ -10,17 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow.fs as fs
 
+from onefold.connectors.addresses import plain_path, scheme_of
 from onefold.connectors.spooling import resolved_path, target_path
 from onefold.errors import BuildError, ExtraMissing, SettingMissing, SinkRefused
 from onefold.settings import resolve, show
 
 __all__ = ["Location", "deltalake"]
 
-_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PERCENT_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _SECRETS = re.compile(r"secret|token|password|key|sas|credential", re.IGNORECASE)
 _ONE_SCHEME = {"s3a": "s3", "s3n": "s3", "abfs": "abfss", "wasb": "wasbs"}
@@ -63,17 +63,17 @@ class Location:
             uri = resolve(self.uri)
         except SettingMissing:
             return f"delta:{self.uri}"
-        if _is_remote(uri):
+        if scheme_of(uri):
             parts = urlsplit(_without_user(uri))
             scheme = _ONE_SCHEME.get(parts.scheme.lower(), parts.scheme.lower())
             return f"delta:{scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-        return f"delta:{target_path(_plain_path(self.uri))}"
+        return f"delta:{target_path(plain_path(self.uri))}"
 
     @property
     def local(self) -> Path | None:
         """The folder, where it is on this machine. Raises SettingMissing."""
         uri = resolve(self.uri, used_in=self.label)
-        return None if _is_remote(uri) else resolved_path(_plain_path(self.uri))
+        return None if scheme_of(uri) else resolved_path(plain_path(self.uri))
 
     @property
     def address(self) -> str:
@@ -117,17 +117,8 @@ class Location:
         return text
 
 
-def _is_remote(uri: str) -> bool:
-    return bool(_REMOTE.match(uri)) and not uri.lower().startswith("file://")
-
-
-def _plain_path(text: str) -> str:
-    """A path from a file:// address; another text as it is."""
-    return unquote(text[len("file://") :]) if text.lower().startswith("file://") else text
-
-
 def _without_user(uri: str) -> str:
-    if not _is_remote(uri) or "@" not in uri or uri.lower().startswith("abfs"):
+    if scheme_of(uri) is None or "@" not in uri or uri.lower().startswith("abfs"):
         return uri  # abfss://container@account is no user
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pyarrow.parquet as pq
 
+from onefold.connectors.addresses import plain_path, scheme_of
 from onefold.connectors.hudi.folder import Folder
 from onefold.connectors.hudi.prefix import OPTIONS, Prefix
 from onefold.connectors.spooling import resolved_path, target_path
@@ -20,7 +20,6 @@ from onefold.types import Binding
 
 __all__ = ["Address", "Place"]
 
-_REMOTE = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
 _S3 = frozenset({"s3", "s3a", "s3n"})
 
 
@@ -100,8 +99,8 @@ class Address:
     def is_remote(self) -> bool:
         """Whether it is in a store, as far as that is known while a ${NAME} has no value."""
         with contextlib.suppress(SettingMissing):
-            return _scheme(resolve(self.uri)) is not None
-        return _scheme(self.uri) is not None
+            return scheme_of(resolve(self.uri)) is not None
+        return scheme_of(self.uri) is not None
 
     @property
     def label(self) -> str:
@@ -115,20 +114,20 @@ class Address:
             uri = resolve(self.uri)
         except SettingMissing:
             return f"hudi:{self.uri}"
-        if _scheme(uri) is None:
-            return f"hudi:{target_path(_plain(self.uri))}"
+        if scheme_of(uri) is None:
+            return f"hudi:{target_path(plain_path(self.uri))}"
         return f"hudi:s3://{_rest(uri)}"
 
     def place(self) -> Folder | Prefix:
         """Raises SettingMissing, NotSupported. Connects to nothing."""
         uri = resolve(self.uri, used_in=self.label)
         self._checked(uri)
-        if _scheme(uri) is None:
-            return Folder(resolved_path(_plain(self.uri)))
+        if scheme_of(uri) is None:
+            return Folder(resolved_path(plain_path(self.uri)))
         return Prefix(_rest(uri), {name: resolve(value, used_in=self.label) for name, value in self.options.items()})
 
     def _checked(self, uri: str) -> None:
-        if _scheme(uri) not in (None, *_S3):
+        if scheme_of(uri) not in (None, *_S3):
             raise NotSupported(
                 "Hudi tables are in local folders and in S3-compatible stores.",
                 found=show(self.uri),
@@ -136,16 +135,5 @@ class Address:
             )
 
 
-def _scheme(uri: str) -> str | None:
-    """None: a path."""
-    match = _REMOTE.fullmatch(uri)
-    scheme = match["scheme"].lower() if match else None
-    return None if scheme == "file" else scheme
-
-
 def _rest(uri: str) -> str:
     return uri.partition("://")[2].rstrip("/")
-
-
-def _plain(text: str) -> str:
-    return text[len("file://") :] if text.lower().startswith("file://") else text
