@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import onefold as of
+from onefold.testing.contract_case import SinkBench, SinkCase, move, numbered
 from onefold.testing.harness import Subject
 from tests.crash import flows, inputs
 from tests.crash.oracle import Count
@@ -118,6 +122,50 @@ def judge_plain_in(folder: Path, readers: Table) -> Count:
     return count
 
 
+TEMPLATES = "ONEFOLD_TEST_HUDI_TABLES"
+"""Holds a folder with two states of one table, "early" and "late"; see `templates`."""
+
+EARLY, LATE, EACH = 3, 5, 4
+"""Commits in the two states, and the rows of each commit."""
+
+
+def templates(folder: Path) -> None:
+    """A table that is only inserted into, as it is after some commits and after more."""
+    case = SinkCase("hudi", lambda place, name, mode, key: of.hudi(str(place / name)).as_sink(mode, key))
+    bench = SinkBench(case, folder)
+    sink, _ = bench.instance()
+    for epoch in range(1, LATE + 1):
+        ids = range((epoch - 1) * EACH, epoch * EACH)
+        sink.commit([bench.prepare(sink, epoch, numbered(*ids))], move(epoch - 1, epoch))
+        if epoch in (EARLY, LATE):
+            shutil.copytree(folder / bench.table, folder / ("early" if epoch == EARLY else "late"))
+    sink.close()
+
+
+def onward(folder: Path) -> of.Flow:
+    """A table of Hudi's into one of SQLite's, where whatever is read twice shows."""
+    flow = of.Flow("onward", **{**flows.SMALL, "epoch_rows": 3})
+    flow.read(of.hudi(str(folder / "from"))).append(of.sqlite(str(folder / "to.sqlite")).table("log"))
+    return flow
+
+
+def table_arrives(folder: Path, life: int) -> bool:
+    """Its early state for the first process, its late one for all others."""
+    place = Path(os.environ[TEMPLATES]) / ("late" if life else "early")
+    shutil.copytree(place, folder / "from", dirs_exist_ok=True)
+    return life > 0
+
+
+def judge_onward(folder: Path) -> Count:
+    """Every row once."""
+    count = Count(LATE * EACH)
+    with sqlite3.connect(folder / "to.sqlite") as found:
+        rows = Counter(found.execute("SELECT id FROM log").fetchall())
+    count.rows("log", Counter((number,) for number in range(LATE * EACH)), rows)
+    return count
+
+
+ONWARD = Subject(build=onward, arrive=table_arrives, judge=judge_onward)
 LEDGERS = Subject(build=ledger, arrive=inputs.arrive, judge=judge_ledger)
 PLAIN = Subject(build=plain, arrive=inputs.arrive, judge=judge_plain)
 AT_LEAST_ONCE = Subject(build=at_least_once, arrive=inputs.arrive, judge=judge_plain, accept=may_repeat)

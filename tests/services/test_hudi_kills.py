@@ -6,6 +6,7 @@ one of their own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,20 @@ def test_killed_again_inside_recovery_nothing_is_lost_or_duplicated(stage: Stage
 
 def test_killed_at_random_moments_nothing_is_lost_or_duplicated(stage: Stage) -> None:
     stage.at_random_moments(flows.LEDGERS, 3)
+
+
+@pytest.fixture(scope="module")
+def tables(hudi_machine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("tables")
+    flows.templates(folder)
+    with pytest.MonkeyPatch.context() as named:
+        named.setenv(flows.TEMPLATES, str(folder))
+        yield
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_reader_that_is_killed_reads_every_row_once(stage: Stage) -> None:
+    stage.at_every_step(flows.ONWARD, 10)
 
 
 @pytest.mark.parametrize("text", ZOMBIES)
