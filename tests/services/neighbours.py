@@ -9,11 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import onefold as of
+from onefold.engines.embedded import conductor
 
 FILES = 40
 KEYS = 60
 SLOWER = 1.02
+SOON_SECONDS = 0.5
+"""A sink that fails ten times in a row would wait half a minute for its next try, and be disturbed again."""
 
 
 def fill(folder: Path) -> None:
@@ -54,9 +59,11 @@ def beside(work: Callable[[], None], pause: float) -> Iterator[None]:
             seconds *= SLOWER
 
     thread = threading.Thread(target=loop, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conductor, "LONGEST_PAUSE_SECONDS", SOON_SECONDS)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
