@@ -29,7 +29,7 @@ def decided_not_completed() -> None:
         body = self._record.read()[1]["decided"]
         if answer[0] == "done":
             with durable_step("hudi.complete"):
-                self._table.complete(body["instant"], body["metadata"])
+                self._table.complete(body["instant"], body["completion"], body["metadata"])
         return answer
 
     commit = StoreTable.commit

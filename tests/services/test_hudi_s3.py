@@ -15,6 +15,7 @@ import onefold as of
 from onefold import disk
 from onefold.connectors.hudi import sink
 from onefold.connectors.hudi.deciding import Record
+from onefold.connectors.hudi.jvm import HudiTable
 from onefold.connectors.hudi.naming import PROPERTIES
 from onefold.errors import SinkRefused, SinkUnavailable, TokenRefused
 from onefold.testing.contract_case import SinkBench, SinkCase, move, numbered, token
@@ -226,7 +227,32 @@ def test_a_decision_that_another_took_up_at_once_is_ours(
     assert (bench.ids(), bench.look()[1]) == ([1], token(1))
 
 
-def test_an_instant_that_two_complete_at_once_is_one(s3: S3, tmp_path: Path) -> None:
+def test_two_that_complete_an_instant_make_the_same_object(
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = bench_of(tmp_path)
+    ours, _ = bench.instance()
+    given: list[Any] = []
+    complete = HudiTable.complete
+
+    def twice(self: HudiTable, *decided: str) -> str:
+        given.append(decided)
+        return complete(self, *decided)
+
+    monkeypatch.setattr(HudiTable, "complete", twice)
+    ours.commit([bench.prepare(ours, 1, numbered(1, 2))], move(0, 1))
+    place: Any = ours._place  # type: ignore[attr-defined]
+    [name] = [name for name in place.names(".hoodie/timeline") if name.endswith(".commit")]
+    [(instant, completion, _)] = given
+    assert name.rpartition("/")[2] == f"{instant}_{completion}.commit"
+    place.remove(name, step="test")  # as the other saw it
+    assert complete(ours._opened._table, *given[0]) == "done"  # type: ignore[attr-defined]
+    assert [name] == [name for name in place.names(".hoodie/timeline") if name.endswith(".commit")]
+    assert (bench.ids(), bench.look()[1]) == ([1, 2], token(1))
+
+
+def test_an_instant_of_two_completions_is_one(s3: S3, tmp_path: Path) -> None:
+    """Whatever made the second."""
     import obstore
     from hudi import HudiTableBuilder
 

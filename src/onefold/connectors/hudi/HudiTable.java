@@ -34,13 +34,18 @@ import org.apache.hudi.common.table.TableSchemaResolver;
 import org.apache.hudi.common.table.timeline.HoodieArchivedTimeline;
 import org.apache.hudi.common.table.timeline.HoodieInstant;
 import org.apache.hudi.common.table.timeline.HoodieTimeline;
+import org.apache.hudi.common.table.timeline.TimelineUtils;
 import org.apache.hudi.common.table.view.FileSystemViewManager;
 import org.apache.hudi.common.table.view.HoodieTableFileSystemView;
 import org.apache.hudi.common.util.CommitUtils;
 import org.apache.hudi.common.util.Option;
 import org.apache.hudi.config.HoodieWriteConfig;
+import org.apache.hudi.storage.StoragePath;
 import org.apache.hudi.storage.hadoop.HadoopStorageConfiguration;
+import org.apache.hudi.table.HoodieJavaTable;
+import org.apache.hudi.table.HoodieTable;
 import org.apache.hudi.table.action.rollback.RollbackUtils;
+import org.apache.hudi.table.marker.WriteMarkersFactory;
 import org.apache.parquet.avro.AvroParquetReader;
 import org.apache.parquet.avro.AvroReadSupport;
 import org.apache.parquet.hadoop.ParquetReader;
@@ -184,7 +189,7 @@ public class HudiTable {
     }
   }
 
-  /** Makes what was written visible and moves the token, in one step. Gives "done"; or "moved" or "gone" and what is there. */
+  /** Shows what was written and moves the token, in one step. Gives "done"; or "moved" or "gone" and what is there. */
   public List commit(String instant, String owner, String expected, String next) throws Exception {
     Pending written = (Pending) pending.remove(instant);
     Lock lock = null;
@@ -205,7 +210,7 @@ public class HudiTable {
     }
   }
 
-  /** What `complete` needs to show what was written, and to move the token. Gives "sealed" and that, or as `commit`. */
+  /** What `complete` needs to do what `commit` does: "sealed", the time and the metadata. Or "moved" or "gone". */
   public List seal(String instant, String owner, String expected, String next) throws Exception {
     Pending written = (Pending) pending.remove(instant);
     try {
@@ -220,17 +225,21 @@ public class HudiTable {
       }
       HoodieCommitMetadata metadata = CommitUtils.buildMetadata(stats, new HashMap(), Option.of(state),
           written.client.getOperationType(), written.client.getConfig().getWriteSchema(), "commit");
-      return answer("sealed", metadata.toJsonString());
+      answer = answer("sealed", written.client.createNewInstantTime(false));
+      answer.add(metadata.toJsonString());
+      return answer;
     } finally {
       written.client.close();
     }
   }
 
   /**
-   * Shows what `seal` told of, whoever wrote it, unless that was done. Gives "done"; or "gone" when it is not there any
-   * more, or when a commit before it is not: somebody restored the table to an earlier state.
+   * Shows what `seal` told of, whoever wrote it, unless that was done. As Hudi's commit does, but for the time of
+   * completion: it is a part of the name of what is created, so two that complete an instant create the same. Gives
+   * "done"; or "gone" when it is not there any more, or when a commit before it is not: somebody restored the table to
+   * an earlier state.
    */
-  public String complete(String instant, String sealed) throws Exception {
+  public String complete(String instant, String completion, String sealed) throws Exception {
     HoodieTableMetaClient meta = meta();
     if (!pendingIn(meta).contains(instant)) {
       return instants().contains(instant) ? "done" : "gone";
@@ -238,15 +247,19 @@ public class HudiTable {
     demandNotUndone(meta, instant);
     HoodieCommitMetadata metadata =
         (HoodieCommitMetadata) HoodieCommitMetadata.fromJsonString(sealed, HoodieCommitMetadata.class);
-    Map state = new HashMap(metadata.getExtraMetadata());
-    if (number(state) > number(state(meta)) + 1L) {
+    if (number(metadata.getExtraMetadata()) > number(state(meta)) + 1L) {
       return "gone";
     }
-    String schema = (String) state.remove(HoodieCommitMetadata.SCHEMA_KEY);
-    HoodieJavaWriteClient client = client(meta, schema);
+    HoodieJavaWriteClient client = client(meta, metadata.getMetadata(HoodieCommitMetadata.SCHEMA_KEY));
     try {
-      client.setOperationType(metadata.getOperationType());
-      client.commitStats(instant, metadata.getWriteStats(), Option.of(state), "commit");
+      HoodieTable table = HoodieJavaTable.create(client.getConfig(), client.getEngineContext(), meta);
+      table.finalizeWrite(client.getEngineContext(), instant, metadata.getWriteStats());
+      String name = meta.getInstantFileNameGenerator().getFileName(
+          completion, meta.createNewInstant(HoodieInstant.State.COMPLETED, "commit", instant));
+      meta.getStorage().createImmutableFileInPath(new StoragePath(meta.getTimelinePath(), name),
+          TimelineUtils.getHoodieInstantWriterOption(meta.getActiveTimeline(), Option.of(metadata)));
+      WriteMarkersFactory.get(client.getConfig().getMarkersType(), table, instant)
+          .quietDeleteMarkerDir(client.getEngineContext(), 1);
       return "done";
     } finally {
       client.close();
@@ -425,7 +438,8 @@ public class HudiTable {
   private static void demandNewest(HoodieTableMetaClient meta, String started) {
     for (Object each : meta.getActiveTimeline().getInstants()) {
       HoodieInstant instant = (HoodieInstant) each;
-      if (instant.isCompleted() && instant.requestedTime().compareTo(started) >= 0) {
+      if (instant.isCompleted() && (instant.requestedTime().compareTo(started) >= 0
+          || (instant.getCompletionTime() != null && instant.getCompletionTime().compareTo(started) >= 0))) {
         throw new IllegalStateException("the clock is behind the table: " + started + " after " + instant);
       }
     }

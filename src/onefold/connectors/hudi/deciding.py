@@ -3,13 +3,13 @@
 A store has no lock that ends with the process that holds it, and Hudi completes an instant by creating one object,
 which it compares with nothing. So one object of ours, RECORD, is what writers compete for. It changes by conditional
 requests only (If-None-Match, then If-Match), and never has the same bytes twice. It names the turn, and the instant
-that was decided last, with its metadata:
+that was decided last, with all that its completion consists of:
 
 - A commit compares the token with the table's, then decides: it replaces the record that it read before it began to
   write, naming its instant. Then it completes the instant. Who opened or decided meanwhile has changed the record, and
   the commit is none: nothing of it was shown.
-- What is decided is completed by whoever comes first: its writer, or the next that opens or writes, from the metadata
-  in the record. Completing an instant again changes nothing.
+- What is decided is completed by whoever comes first: its writer, or the next that opens or writes, from what the
+  record says. Completing an instant again changes nothing.
 - Who opens reads the record, lists what is pending, and then takes the turn: what it listed began before that, and
   cannot be decided any more. It completes what is decided and rolls the rest of its list back.
 
@@ -45,10 +45,12 @@ OWN = {
 }
 """Settings of Hudi's writer that a table in a store needs."""
 
+LEAST_VERSION = 8
 ATTEMPTS = 20
 
 Body = Mapping[str, Any]
-"""turn: a random text. decided: None, or {"instant", "metadata"}, metadata as Hudi writes it, in JSON."""
+"""turn: a random text. decided: None, or {"instant", "completion", "metadata"}: when it was begun and when it counts as
+completed, which are the name of Hudi's commit, and what that says, in JSON."""
 
 
 class Record:
@@ -179,10 +181,10 @@ class StoreTable:
     def commit(self, instant: str, *, owner: str, expected: str | None, new: str | None) -> Sequence[str]:
         """As HudiTable's: decided, then completed."""
         tag = self._tags.pop(instant)
-        word, text = self._table.seal(instant, owner=owner, expected=expected, new=new)
+        word, *told = self._table.seal(instant, owner=owner, expected=expected, new=new)
         if word != "sealed":
-            return word, text
-        decided = {"instant": instant, "metadata": text}
+            return word, *told
+        decided = {"instant": instant, "completion": told[0], "metadata": told[1]}
         with durable_step("hudi.decide"):
             is_decided = self._decide(tag, decided)
         if not is_decided and not self._was_decided(instant):
@@ -230,7 +232,7 @@ class StoreTable:
         instant = decided["instant"]
         if instant != self._completed:
             with durable_step("hudi.complete"):
-                if self._table.complete(instant, decided["metadata"]) != "done":
+                if self._table.complete(instant, decided["completion"], decided["metadata"]) != "done":
                     return False
             self._completed = instant
         return True
@@ -238,7 +240,15 @@ class StoreTable:
     # ----------------------------------------------------------------------------------------------------------- asked
 
     def _refuse_what_cannot_be(self) -> None:
-        if self._table.settings().get("hoodie.table.metadata.partitions"):
+        settings = self._table.settings()
+        if int(settings.get("hoodie.table.version", 0)) < LEAST_VERSION:
+            raise SinkRefused(
+                f"{self._label} is of an old version, whose commits do not say when they were completed.",
+                found=f"version {settings.get('hoodie.table.version')}",
+                expected=f"version {LEAST_VERSION} or later",
+                next_step="Upgrade it (Hudi's procedure upgrade_table), or write to another table.",
+            )
+        if settings.get("hoodie.table.metadata.partitions"):
             raise SinkRefused(
                 f"{self._label} has a metadata table, which cannot be kept in step with it in a store.",
                 next_step="Remove it (Hudi's procedure delete_metadata_table), and have its other writers set "

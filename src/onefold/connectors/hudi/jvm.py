@@ -158,12 +158,12 @@ class HudiTable:
         return self._taken(list, self._ask("commit", instant, owner, expected, new, is_final=True))
 
     def seal(self, instant: str, *, owner: str, expected: str | None, new: str | None) -> Sequence[str]:
-        """The first half of `commit`, for tables in a store: ("sealed", metadata), or as `commit`."""
+        """The first half of `commit`, for tables in a store: ("sealed", time, metadata), or as `commit`."""
         return self._taken(list, self._ask("seal", instant, owner, expected, new))
 
-    def complete(self, instant: str, sealed: str) -> str:
+    def complete(self, instant: str, completion: str, sealed: str) -> str:
         """The second half, by anybody, any number of times: "done" or "gone". Every failure is unknown."""
-        return str(self._ask("complete", instant, sealed, is_final=True))
+        return str(self._ask("complete", instant, completion, sealed, is_final=True))
 
     def pending(self) -> Sequence[str]:
         """Instants that are under way."""
