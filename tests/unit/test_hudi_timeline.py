@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from onefold.connectors.hudi.folder import Folder
 from onefold.connectors.hudi.timeline import History, pending, step_after
 
 FIRST, SECOND, THIRD = "20260101000000001", "20260101000000002", "20260101000000003"
@@ -57,11 +58,11 @@ def test_nothing_is_read_past_an_instant_that_is_under_way(tmp_path: Path) -> No
         request(tmp_path, instant)
     complete(tmp_path, FIRST)
     complete(tmp_path, THIRD)
-    history = History(Told(tmp_path), tmp_path, "t")
+    history = History(Told(tmp_path), Folder(tmp_path), "t")
     assert history.names == [FIRST]
     assert step_after(history, {"done": FIRST}, None) is None
     complete(tmp_path, SECOND)
-    assert History(Told(tmp_path), tmp_path, "t").names == [FIRST, SECOND, THIRD]
+    assert History(Told(tmp_path), Folder(tmp_path), "t").names == [FIRST, SECOND, THIRD]
 
 
 def test_an_instant_that_completes_while_the_timeline_is_looked_at_is_not_passed_over(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_an_instant_that_completes_while_the_timeline_is_looked_at_is_not_passed
     complete(tmp_path, FIRST)
     complete(tmp_path, THIRD)
     told = Told(tmp_path, then=lambda: complete(tmp_path, SECOND))
-    assert History(told, tmp_path, "t").names == [FIRST]
+    assert History(told, Folder(tmp_path), "t").names == [FIRST]
 
 
 def test_two_writers_that_begin_while_the_timeline_is_looked_at_are_not_passed_over(tmp_path: Path) -> None:
@@ -84,14 +85,14 @@ def test_two_writers_that_begin_while_the_timeline_is_looked_at_are_not_passed_o
         complete(tmp_path, THIRD)
 
     told = Told(tmp_path, before=begin, then=lambda: complete(tmp_path, SECOND))
-    assert History(told, tmp_path, "t").names == [FIRST]
+    assert History(told, Folder(tmp_path), "t").names == [FIRST]
 
 
 @pytest.mark.parametrize("name", [f"{SECOND}.clean.requested", f"{SECOND}.rollback.inflight", "hoodie.properties"])
 def test_what_writes_no_rows_holds_nobody_up(name: str, tmp_path: Path) -> None:
     request(tmp_path, FIRST)
     (tmp_path / ".hoodie" / "timeline" / name).touch()
-    assert pending(tmp_path, {FIRST}) is None
+    assert pending(Folder(tmp_path), {FIRST}) is None
 
 
 def test_tables_of_older_versions_have_their_timeline_elsewhere(tmp_path: Path) -> None:
@@ -99,4 +100,4 @@ def test_tables_of_older_versions_have_their_timeline_elsewhere(tmp_path: Path) 
     (tmp_path / ".hoodie" / f"{FIRST}.commit.requested").touch()
     (tmp_path / ".hoodie" / f"{FIRST}.commit").touch()
     (tmp_path / ".hoodie" / f"{SECOND}.commit.requested").touch()
-    assert pending(tmp_path, {FIRST}) == SECOND
+    assert pending(Folder(tmp_path), {FIRST}) == SECOND
