@@ -20,6 +20,10 @@ from tests.crash.subjects import may_lose, may_repeat
 FEW = {**flows.SMALL, "epoch_rows": 200}
 """A commit takes a third of a second, so that there are few."""
 
+BESIDE_SECONDS = 9.0
+"""A successor over Java takes longer than over a disk, and is to be done before a zombie wakes. It waits 10 seconds for
+a lock on SQLite's files, which the zombie may hold."""
+
 LEDGER = ("event_id", "merchant", "amount", "paid_at")
 
 

@@ -27,9 +27,7 @@ ZOMBIES = ["freeze before hudi.commit#1", "freeze after hudi.write#2", "freeze a
 def stage(
     hudi_server: ForkServer, tmp_path: Path, schedules: Count, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> Stage:
-    monkeypatch.setattr(
-        harness_stage, "BESIDE_SECONDS", 60.0
-    )  # a successor goes on, however slow, before a zombie wakes
+    monkeypatch.setattr(harness_stage, "BESIDE_SECONDS", flows.BESIDE_SECONDS)
     return Stage(tmp_path, hudi_server, schedules, seed)
 
 

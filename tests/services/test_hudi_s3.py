@@ -24,6 +24,7 @@ from onefold.testing.harness import ForkServer
 from services import hudi
 from tests.services import hudi_s3_controls as controls
 from tests.services import hudi_s3_flows as flows
+from tests.services.hudi_flows import BESIDE_SECONDS
 from tests.services.lost_answers import is_none_while_the_store_is_down, lands_once
 from tests.services.s3_server import BUCKET, S3
 from tests.stage import Count, Stage
@@ -349,12 +350,12 @@ def test_killed_again_inside_recovery_nothing_is_lost_or_duplicated(stage: Stage
 @pytest.mark.crash
 @pytest.mark.parametrize("step", ZOMBIES)
 def test_a_zombie_that_wakes_changes_nothing(step: str, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onefold.testing.harness_stage.BESIDE_SECONDS", 60.0)
+    monkeypatch.setattr("onefold.testing.harness_stage.BESIDE_SECONDS", BESIDE_SECONDS)
     stage.wake_a_zombie(flows.LEDGERS, step)
 
 
 @pytest.mark.heavy
 @pytest.mark.crash
 def test_a_decision_that_nobody_else_completes_is_missed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onefold.testing.harness_stage.BESIDE_SECONDS", 60.0)
+    monkeypatch.setattr("onefold.testing.harness_stage.BESIDE_SECONDS", BESIDE_SECONDS)
     stage.miss_a_safeguard(flows.PLAIN, controls.decided_not_completed, ["freeze before hudi.complete#1"])
